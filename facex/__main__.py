@@ -1,0 +1,5 @@
+"""`python -m facex`."""
+
+from facex.cli import main
+
+main()

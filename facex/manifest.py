@@ -1,0 +1,319 @@
+"""The record of a run: dataclass <-> JSON, atomic writes, and promotion from the work folder.
+
+The manifest holds no wall-clock time: the same inputs on the same machine give the same bytes. The one
+exception is a latency that was held to a limit; it is recorded because a verdict without its figure would be
+worthless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from facex.errors import EXIT_BUDGET, EXIT_OK, EXIT_PARITY, ArtifactError
+from facex.types import (
+    Artifact,
+    ChannelOrder,
+    Contract,
+    Finding,
+    Head,
+    Latency,
+    LatencyKind,
+    Precision,
+    Size,
+    TensorInfo,
+    Verdict,
+    as_plain,
+)
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+FACES_FINDING = "matched_f1"
+"""The finding that an artifact cannot pass without, once it was compared with the reference at all."""
+
+BUDGET_FINDINGS = ("size", "latency")
+"""Findings whose failure is a budget exceeded (exit 4); any other failure is a lost parity (exit 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The checkpoint that everything came from. `assumed` names contract fields that nobody stated."""
+
+    checkpoint: str
+    sha256: str
+    contract: Contract
+    assumed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The photographs behind the ranges.
+
+    Attributes:
+        count: how many.
+        digest: `digest_of` their SHA-256 sums.
+        method: how the ranges were estimated.
+        sha256: their SHA-256 sums, sorted: parity is never measured on one of them, now or later.
+    """
+
+    count: int
+    digest: str
+    method: str
+    sha256: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The photographs behind the parity findings; `None` in the manifest when there were none."""
+
+    count: int
+    digest: str
+    reference_faces: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about a run; the attributes are those of the JSON file."""
+
+    source: Source
+    calibration: Calibration | None
+    evaluation: Evaluation | None
+    artifacts: tuple[Artifact, ...]
+    findings: tuple[Finding, ...]
+    latency: tuple[Latency, ...]
+    tools: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing failed, 3 when parity failed, 4 when only a budget was exceeded."""
+        return exit_code_of(self.findings)
+
+    def failed(self, artifact: str) -> bool:
+        """Whether any finding about the artifact failed."""
+        return any(f.artifact == artifact and f.verdict is Verdict.FAIL for f in self.findings)
+
+    def verdict(self, artifact: str) -> Verdict | None:
+        """What all findings about the artifact say together.
+
+        Fail with any failure; else the finding on faces decides, so a small file that nothing could run does
+        not pass; where there is none, any limit that was met does. None when nothing was held to a limit.
+        """
+        if self.failed(artifact):
+            return Verdict.FAIL
+        about = [f for f in self.findings if f.artifact == artifact]
+        deciding = [f for f in about if f.name == FACES_FINDING] or about
+        if any(f.verdict is Verdict.PASS and f.limit is not None for f in deciding):
+            return Verdict.PASS
+        return Verdict.SKIPPED if any(f.verdict is Verdict.SKIPPED for f in deciding) else None
+
+    def reproducible(self) -> Manifest:
+        """Without the latencies that no limit asked for, which differ from run to run."""
+        gated = {f.artifact for f in self.findings if f.name == "latency" and f.limit is not None}
+        return dataclasses.replace(
+            self,
+            latency=tuple(entry for entry in self.latency if entry.artifact in gated),
+            findings=tuple(f for f in self.findings if f.name != "latency" or f.limit is not None),
+        )
+
+
+def exit_code_of(findings: Iterable[Finding]) -> int:
+    """0 when nothing failed, 3 when parity failed, 4 when only a budget was exceeded."""
+    failed = [f for f in findings if f.verdict is Verdict.FAIL]
+    if any(f.name not in BUDGET_FINDINGS for f in failed):
+        return EXIT_PARITY
+    return EXIT_BUDGET if failed else EXIT_OK
+
+
+def digest_of(sums: list[str]) -> str:
+    """SHA-256 over the sorted SHA-256 sums of a set of files."""
+    return hashlib.sha256("\n".join(sorted(sums)).encode()).hexdigest()
+
+
+def to_json(manifest: Manifest) -> str:
+    """The manifest as JSON text, keys sorted, floats at six significant digits.
+
+    Raises:
+        ValueError: a value is not finite, which JSON cannot hold.
+    """
+    return json.dumps(to_plain(manifest), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def to_plain(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as the plain values that JSON knows, floats at six significant digits."""
+    plain: dict[str, Any] = rounded(as_plain(manifest))
+    return plain
+
+
+def rounded(value: Any) -> Any:
+    """Plain values with every float at six significant digits."""
+    if isinstance(value, float):
+        # the last digits differ between processors and thread counts; allow_nan refuses the infinities later
+        return float(f"{value:.6g}") if math.isfinite(value) else value
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return value
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `manifest.json`."""
+    text = resources.files("facex").joinpath("manifest.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file. Python's reader would let `NaN` through, and `1e999` as infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def load(path: Path) -> Manifest:
+    """Read and validate a manifest.
+
+    Raises:
+        ArtifactError: missing, not JSON, of another schema version, or not valid against the schema.
+    """
+    import jsonschema
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: is not a manifest: {error}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path}: schema_version is {version!r}, this facex reads {SCHEMA_VERSION}",
+            hint="export again with this facex",
+        )
+    # the schema itself is tested: to check it on every call, as jsonschema.validate does, is what takes long
+    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(data))
+    if fault is not None:
+        where = "/".join(str(part) for part in fault.absolute_path) or "top level"
+        raise ArtifactError(f"{path}: {where}: {fault.message.splitlines()[0][:200]}") from fault
+    return _from_plain(data)
+
+
+def _tensor(entry: Mapping[str, Any]) -> TensorInfo:
+    return TensorInfo(name=entry["name"], shape=tuple(entry["shape"]), dtype=entry["dtype"])
+
+
+def contract_from_plain(data: Mapping[str, Any]) -> Contract:
+    """A contract from its JSON form.
+
+    Raises:
+        KeyError, TypeError, ValueError: `data` is not one.
+    """
+    contract = dict(data)
+    contract["channel_order"] = ChannelOrder(contract["channel_order"])
+    contract["min_sizes"] = tuple(tuple(float(side) for side in level) for level in contract["min_sizes"])
+    for key in ("strides", "variances", "mean", "scale"):
+        contract[key] = tuple(contract[key])
+    return Contract(**contract)
+
+
+def _from_plain(data: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        source=Source(
+            checkpoint=data["source"]["checkpoint"],
+            sha256=data["source"]["sha256"],
+            contract=contract_from_plain(data["source"]["contract"]),
+            assumed=tuple(data["source"]["assumed"]),
+        ),
+        calibration=Calibration(**{**calibration, "sha256": tuple(calibration["sha256"])})
+        if (calibration := data["calibration"])
+        else None,
+        evaluation=Evaluation(**data["evaluation"]) if data["evaluation"] else None,
+        artifacts=tuple(
+            Artifact(
+                **{
+                    **entry,
+                    "precision": Precision(entry["precision"]),
+                    "head": Head(entry["head"]),
+                    "size": Size(**entry["size"]),
+                    "inputs": tuple(map(_tensor, entry["inputs"])),
+                    "outputs": tuple(map(_tensor, entry["outputs"])),
+                }
+            )
+            for entry in data["artifacts"]
+        ),
+        findings=tuple(Finding(**{**entry, "verdict": Verdict(entry["verdict"])}) for entry in data["findings"]),
+        latency=tuple(Latency(**{**entry, "kind": LatencyKind(entry["kind"])}) for entry in data["latency"]),
+        tools=dict(data["tools"]),
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative paths and contents in sorted order (for `.mlpackage`)."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+        for name in sorted(files):
+            digest.update(os.fsencode(name) + b"\0")
+            digest.update(hashlib.sha256(files[name].read_bytes()).digest())
+    else:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: to a neighbour, flushed to disk, then renamed over the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def promote(source: Path, destination: Path) -> None:
+    """Move a finished artifact into place; an older file is replaced in one step, a folder kept until then.
+
+    Raises:
+        OSError: it could not be moved; the older one is back in its place.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if not destination.is_dir():
+        os.replace(source, destination)
+        return
+    # A folder cannot be renamed over another one, so the old one steps aside first.
+    aside = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+    old = aside / destination.name
+    try:
+        os.rename(destination, old)
+        os.rename(source, destination)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(destination):
+            os.rename(old, destination)
+        os.rmdir(aside)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)  # the new one is in place whatever becomes of the old one's remains

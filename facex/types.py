@@ -1,0 +1,362 @@
+"""The frozen values that travel between rooms.
+
+Frames and units: *input pixels* are the pixels of the letterboxed network input, origin at the top left corner,
+x to the right, y down. Boxes are `xyxy`. Priors (anchors) are ordered by pyramid level, row, column, min size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float32]
+
+
+class _Word(str, enum.Enum):
+    """A string enum whose `str()` is its value on every supported Python."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Precision(_Word):
+    """Number format of an artifact, as written in its file name."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    W8 = "w8"
+    W8A8 = "w8a8"
+
+
+class Head(_Word):
+    """What an artifact returns: decoded boxes in input pixels, or the network's own tensors."""
+
+    DECODED = "decoded"
+    RAW = "raw"
+
+
+class ChannelOrder(_Word):
+    """Order of the colour channels that the network was trained with."""
+
+    BGR = "bgr"
+    RGB = "rgb"
+
+
+class Verdict(_Word):
+    """Result of a check. A crash is never one of these."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Size:
+    """Input size of an artifact, in pixels."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a state dict does not say about its detector.
+
+    Attributes:
+        family: module name in `facex.reference.families`.
+        backbone: name of the backbone, as the family calls it.
+        activation_slope: negative slope of every activation; 0.0 is ReLU.
+        strides: one per pyramid level, input pixels per cell.
+        min_sizes: prior side lengths per level, input pixels.
+        variances: scale of the centre offsets, scale of the log sizes (Liu et al. 2016, SSD, eq. 2).
+        landmarks: number of landmark points per face.
+        channel_order: order of the channels at the network's first convolution.
+        mean: subtracted from 0-255 pixels, in the network's channel order.
+        scale: multiplied after the mean is subtracted, in the network's channel order.
+    """
+
+    family: str
+    backbone: str
+    activation_slope: float
+    strides: tuple[int, ...]
+    min_sizes: tuple[tuple[float, ...], ...]
+    variances: tuple[float, float]
+    landmarks: int
+    channel_order: ChannelOrder
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+
+    @property
+    def mean_rgb(self) -> tuple[float, float, float]:
+        """The mean in RGB order, for code that handles RGB pixels."""
+        a, b, c = self.mean
+        return (a, b, c) if self.channel_order is ChannelOrder.RGB else (c, b, a)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractOptions:
+    """The parts of a contract that the user states; None is left to the checkpoint and the family's default."""
+
+    activation_slope: float | None = None
+    min_sizes: tuple[tuple[float, ...], ...] | None = None
+    variances: tuple[float, float] | None = None
+    channel_order: ChannelOrder | None = None
+    mean: tuple[float, float, float] | None = None
+    scale: tuple[float, float, float] | None = None
+    landmarks: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """Faces found in one photograph, best score first.
+
+    Attributes:
+        boxes: float32 [M, 4], xyxy, input pixels.
+        scores: float32 [M], 0-1.
+        landmarks: float32 [M, K, 2], x y, input pixels.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    landmarks: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> Detections:
+        """The detections that score at least `score`."""
+        keep = self.scores >= score
+        return Detections(boxes=self.boxes[keep], scores=self.scores[keep], landmarks=self.landmarks[keep])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """One input or output of an artifact, read from the finished file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatIsland:
+    """A multiply-accumulate operator that an integer artifact still runs in float."""
+
+    name: str
+    operator: str
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a target reads from one of its own files, without running it.
+
+    Attributes:
+        operators: operator type -> count.
+        macs: multiply-accumulates of convolutions and matrix products in one inference.
+        integer_macs: those of them that run on integers.
+        float_islands: the others, in an artifact that has any integer ones.
+        minimum_runtime: oldest runtime that can load the file.
+        metadata: text that the file carries about itself.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    operators: Mapping[str, int]
+    macs: int
+    integer_macs: int
+    float_islands: tuple[FloatIsland, ...]
+    minimum_runtime: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def integer_mac_fraction(self) -> float:
+        """Share of the multiply-accumulates that runs on integers, 0-1."""
+        return self.integer_macs / self.macs if self.macs else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One exported file, as the manifest records it.
+
+    Attributes:
+        path: relative to the folder that holds the manifest; forward slashes.
+        promoted: whether it passed and was moved to the output folder; a failed one stays in the work folder.
+        runtime: the runtime that ran the parity tests, with its version; None when nothing ran it.
+    """
+
+    path: str
+    target: str
+    precision: Precision
+    head: Head
+    size: Size
+    size_bytes: int
+    sha256: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    integer_mac_fraction: float
+    minimum_runtime: str
+    runtime: str | None
+    promoted: bool
+
+    @property
+    def name(self) -> str:
+        """The file name without its folder; unique within a manifest."""
+        return self.path.rsplit("/", 1)[-1].removesuffix(FAILED_SUFFIX)
+
+
+FAILED_SUFFIX = ".failed"
+"""Appended to the name of an artifact that did not pass, in the work folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One measured fact and its verdict.
+
+    Attributes:
+        name: the metric, e.g. `matched_f1`, `landmark_nme_mean`, `size`, `latency`.
+        artifact: file name of the artifact.
+        unit: `ratio`, `px`, `dB`, `MB`, `ms` or `1`.
+        actual: the measured value; None when nothing was measured.
+        limit: the bound it is held to; None for a value that is only reported.
+        verdict: pass only with a finite `actual` within `limit`.
+        reason: why it failed or was skipped; empty for a pass.
+    """
+
+    name: str
+    artifact: str
+    unit: str
+    actual: float | None
+    limit: float | None
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A bound that the user sets on a metric of parity, in place of the default.
+
+    Attributes:
+        metric: a name that `facex.parity.limits` knows.
+        value: in the metric's unit; the metric says whether it is the lowest or the highest that passes.
+        precision: the artifacts it applies to; None is all of them.
+    """
+
+    metric: str
+    value: float
+    precision: Precision | None
+
+
+class LatencyKind(_Word):
+    """How a latency came about. Never confused."""
+
+    MEASURED = "measured"
+    EMULATED = "emulated"
+    ESTIMATE = "estimate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Time of one inference.
+
+    Attributes:
+        artifact: file name of the artifact.
+        device: where it was measured or what it is an estimate for.
+        threads: threads given to the runtime.
+        runs: timed runs, after the warm-up.
+        p50_ms: median.
+        low_ms: the minimum of a measurement, or the lower end of an estimate's band.
+        high_ms: the 90th percentile of a measurement, or the upper end of an estimate's band.
+        method: one line: runtime, delegate, warm-up, how the numbers were taken.
+    """
+
+    artifact: str
+    device: str
+    kind: LatencyKind
+    threads: int
+    runs: int
+    p50_ms: float
+    low_ms: float
+    high_ms: float
+    method: str
+
+
+class Session(Protocol):
+    """A loaded artifact: a call from named inputs to named outputs.
+
+    The input is always `image`: uint8 [1, H, W, 3], RGB, input pixels; the session brings it into the layout and dtype
+    of its file. Outputs are float32 and named as in the file.
+    """
+
+    runtime: str
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
+        """Run once."""
+        ...
+
+    def invoke(self) -> None:
+        """Run again on the inputs of the last call, moving no data in or out: what a latency measures."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetInfo:
+    """What planning and `doctor` must know of a target without importing its packages.
+
+    Attributes:
+        name: the module's name in `facex.exporters`, and the word after `--target`.
+        suffix: file name suffix, with the dot.
+        precisions: what it can write, best first.
+        int8: the precision that `--int8` means for it.
+        extra: the extra of facex that installs its packages; empty when the base installation does.
+        packages: distributions that exporting needs.
+        runtimes: distributions of which any one runs the finished file.
+        runs_on: systems (`platform.system()`) that can run it; empty means all.
+        channels_last: whether the file's `image` is [1, H, W, 3]; otherwise [1, 3, H, W].
+        image_dtype: dtype of the file's `image`.
+    """
+
+    name: str
+    suffix: str
+    precisions: tuple[Precision, ...]
+    int8: Precision
+    extra: str
+    packages: tuple[str, ...]
+    runtimes: tuple[str, ...]
+    channels_last: bool
+    image_dtype: str
+    runs_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What a run asks of the converters beyond target, precision, size and head."""
+
+    opset: int
+    deployment_target: str
+
+
+def as_plain(value: Any) -> Any:
+    """Dataclasses, enums, tuples and paths as the plain values that JSON knows."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): as_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(v) for v in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
