@@ -1,0 +1,182 @@
+"""A checkpoint as a detector: network, contract, and the session that every artifact is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.errors import UsageError
+from facex.reference import checkpoint, families, geometry
+from facex.reference.photographs import network_input
+from facex.types import ChannelOrder, Contract, ContractOptions, Head, Size
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from facex.types import FloatArray
+
+DEFAULT_MEAN = (104.0, 117.0, 123.0)
+DEFAULT_VARIANCES = (0.1, 0.2)
+DEFAULT_SLOPE = 0.1
+DEFAULT_MIN_SIZES = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+MAX_SIDE_PX = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """An untouched float32 network in eval mode and what is known of it.
+
+    Attributes:
+        path: the checkpoint.
+        sha256: of its bytes.
+        network: float32 [B, 3, H, W] -> one `families.LevelOutput` a level.
+        contract: see `facex.types.Contract`.
+        assumed: fields of the contract that nobody stated and the checkpoint cannot prove.
+    """
+
+    path: Path
+    sha256: str
+    network: nn.Module
+    contract: Contract
+    assumed: tuple[str, ...]
+
+
+def load(path: Path, options: ContractOptions) -> Detector:
+    """Read a checkpoint and settle its contract: stated by the user, proved by the shapes, or assumed.
+
+    Raises:
+        CheckpointError: see `facex.reference.checkpoint`.
+        UsageError: an option contradicts the checkpoint.
+    """
+    digest = checkpoint.sha256(path)
+    state = checkpoint.read(path)
+    structure = checkpoint.recognise(path, state)
+    contract, assumed = _settle(structure, options)
+    network = families.load(structure.family).build(structure, state, contract)
+    return Detector(path=path, sha256=digest, network=network, contract=contract, assumed=assumed)
+
+
+def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Contract, tuple[str, ...]]:
+    if options.landmarks is not None and options.landmarks != structure.landmarks:
+        raise UsageError(
+            f"--landmarks {options.landmarks}: the checkpoint's landmark heads have {structure.landmarks} points",
+            hint="leave the option out; it follows from the shapes",
+        )
+    defaults: dict[str, Any] = {
+        "activation_slope": DEFAULT_SLOPE,
+        "min_sizes": DEFAULT_MIN_SIZES,
+        "variances": DEFAULT_VARIANCES,
+        "channel_order": ChannelOrder.BGR,
+        "mean": DEFAULT_MEAN,
+        "scale": (1.0, 1.0, 1.0),
+    }
+    stated = {name: getattr(options, name) for name in defaults if getattr(options, name) is not None}
+    values = defaults | stated
+    counts = tuple(len(level) for level in values["min_sizes"])
+    if counts != structure.anchors_per_cell:
+        raise UsageError(
+            f"--anchors: {_anchor_text(values['min_sizes'])} has {list(counts)} prior sizes by level, "
+            f"the checkpoint's heads have {list(structure.anchors_per_cell)}",
+            hint="give one group per level, for example --anchors '16,32;64,128;256,512'",
+        )
+    contract = Contract(
+        family=structure.family,
+        backbone=structure.backbone,
+        strides=structure.strides,
+        landmarks=structure.landmarks,
+        **values,
+    )
+    return contract, tuple(name for name in defaults if name not in stated)
+
+
+def _anchor_text(min_sizes: tuple[tuple[float, ...], ...]) -> str:
+    return ";".join(",".join(f"{side:g}" for side in level) for level in min_sizes)
+
+
+def check_size(size: Size, contract: Contract) -> None:
+    """Refuse input sizes that the pyramid cannot divide.
+
+    Raises:
+        UsageError: a side is not a positive multiple of the coarsest stride, or is absurdly large.
+    """
+    step = max(contract.strides)
+    for side in (size.height, size.width):
+        if side % step or not 0 < side <= MAX_SIDE_PX:
+            low = min(max(side // step, 1) * step, MAX_SIDE_PX)
+            nearest = f"{low} or {low + step}" if 0 < side < MAX_SIDE_PX - step else f"{step} to {MAX_SIDE_PX}"
+            raise UsageError(
+                f"--size {size}: {side} is not a multiple of {step} in 1..{MAX_SIDE_PX}", hint=f"use {nearest}"
+            )
+
+
+def flatten(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw maps to loc [B, N, 4], conf [B, N, 2] (softmaxed) and landm [B, N, 2K], N in the order of the priors."""
+    import torch
+
+    def flat(maps: list[Tensor], width: int) -> Tensor:
+        return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps], dim=1)
+
+    return (
+        flat([level.loc for level in levels], 4),
+        torch.softmax(flat([level.conf for level in levels], 2), dim=-1),
+        flat([level.landm for level in levels], 2 * landmarks),
+    )
+
+
+class ReferenceSession:
+    """The reference as a session (`facex.types.Session`), decoding in NumPy."""
+
+    def __init__(self, detector: Detector, size: Size, head: Head, *, threads: int) -> None:
+        import torch
+
+        self.runtime = f"torch {torch.__version__}"
+        self._detector, self._head, self._threads = detector, head, threads
+        self._anchors = geometry.priors(detector.contract, size)
+        self._input: Any = None
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
+        """`image` uint8 [1, H, W, 3] RGB -> the outputs of the head, as `facex.types.Session` describes."""
+        import torch
+
+        contract = self._detector.contract
+        bgr = contract.channel_order is ChannelOrder.BGR
+        self._input = torch.from_numpy(network_input(inputs["image"], contract.mean, contract.scale, bgr=bgr))
+        loc, conf, landm = self._forward()
+        if self._head is Head.RAW:
+            return {"loc": loc, "conf": conf, "landm": landm}
+        boxes, points = geometry.decode(loc[0], landm[0], self._anchors, contract.variances)
+        return {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": points.reshape(1, len(boxes), -1)}
+
+    def invoke(self) -> None:
+        """Run the network again on the last input."""
+        self._forward()
+
+    def _forward(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """loc, conf and landm of the last input."""
+        import torch
+
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            levels = self._detector.network(self._input)
+            loc, conf, landm = (t.numpy() for t in flatten(levels, self._detector.contract.landmarks))
+        return loc, conf, landm
+
+
+def decoded(
+    outputs: Mapping[str, FloatArray], head: Head, contract: Contract, size: Size
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The outputs of any session as boxes [N, 4], scores [N] and landmarks [N, 2K] in input pixels.
+
+    A `raw` head is decoded here, as an app would do it.
+    """
+    if head is Head.DECODED:
+        return outputs["boxes"][0], outputs["scores"][0], outputs["landmarks"][0]
+    anchors = geometry.priors(contract, size)
+    boxes, points = geometry.decode(outputs["loc"][0], outputs["landm"][0], anchors, contract.variances)
+    return boxes, np.ascontiguousarray(outputs["conf"][0, :, 1]), points.reshape(len(boxes), -1)
