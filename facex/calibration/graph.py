@@ -1,0 +1,116 @@
+"""An index over an ONNX graph: who produces a tensor, who consumes it, and which part of it is the trunk.
+
+The *trunk* is everything up to and including the last convolutions. It runs on integers in a quantized model (in half
+precision in a half-precision one); what follows, the arithmetic of the head, needs float32 because it deals in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAC_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+SAME_RANGE_OPERATORS = frozenset({"Concat", "Resize", "Transpose", "Reshape", "MaxPool", "Identity"})
+"""Operators whose 8-bit kernels need one scale for all their inputs and outputs."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A read-only view of an ONNX model; nodes are the model's own `NodeProto`s, in its order."""
+
+    model: Any
+
+    @property
+    def nodes(self) -> list[Any]:
+        """The nodes, in topological order."""
+        return list(self.model.graph.node)
+
+    @cached_property
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """Initializers and Constant nodes by name."""
+        from onnx import helper, numpy_helper
+
+        found = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
+        for node in self.nodes:
+            if node.op_type == "Constant":
+                value = helper.get_attribute_value(node.attribute[0])
+                found[node.output[0]] = numpy_helper.to_array(value)
+        return found
+
+    @cached_property
+    def producer(self) -> dict[str, Any]:
+        """Tensor name -> the node that computes it."""
+        return {name: node for node in self.nodes for name in node.output if node.op_type != "Constant"}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Any]]:
+        """Tensor name -> the nodes that read it, in order."""
+        found: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def trunk(self) -> list[Any]:
+        """The nodes from which a convolution can be reached, convolutions included, in order."""
+        reaching: set[str] = set()
+        kept = []
+        for node in reversed(self.nodes):
+            if node.op_type == "Constant":
+                continue
+            if node.op_type in MAC_OPERATORS or any(name in reaching for name in node.output):
+                reaching.update(node.input)
+                kept.append(node)
+        return kept[::-1]
+
+    @cached_property
+    def trunk_tensors(self) -> set[str]:
+        """Every tensor that a trunk node computes."""
+        return {name for node in self.trunk for name in node.output}
+
+    def activations(self, node: Any) -> list[str]:
+        """The inputs of a node that are computed, not constant."""
+        return [name for name in node.input if name and name not in self.constants]
+
+    def fused_into_relu(self, node: Any) -> bool:
+        """Whether every 8-bit kernel clips this node's output by the ReLU that alone follows it."""
+        followers = self.consumers.get(node.output[0], [])
+        fusable = node.op_type in MAC_OPERATORS or node.op_type in {"Add", "Sub"}
+        return fusable and len(followers) == 1 and followers[0].op_type == "Relu"
+
+    def quantized_tensors(self) -> list[str]:
+        """Activations of the trunk that carry a scale: its inputs and every output that is not fused into a ReLU."""
+        names = [name for node in self.trunk for name in self.activations(node) if name not in self.producer]
+        names += [node.output[0] for node in self.trunk if not self.fused_into_relu(node)]
+        return list(dict.fromkeys(names))
+
+    def shared_ranges(self) -> list[set[str]]:
+        """Groups of quantized tensors that must share one scale.
+
+        `SAME_RANGE_OPERATORS` pass integers on as they are, in the head as well as in the trunk, so whatever meets in
+        one of them must agree.
+        """
+        quantized = set(self.quantized_tensors())
+        group_of = {name: {name} for name in quantized}
+        carried: dict[str, set[str]] = {name: {name} for name in quantized}
+        for node in self.nodes:
+            if node.op_type not in SAME_RANGE_OPERATORS:
+                continue
+            sources = set().union(*(carried.get(name, set()) for name in (*self.activations(node), *node.output)))
+            for name in node.output:
+                carried.setdefault(name, set()).update(sources)
+            merged = set().union(*(group_of[name] for name in sources))
+            for name in merged:
+                group_of[name] = merged
+        return list({id(group): group for group in group_of.values()}.values())
+
+
+def macs(node: Any, weight_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a Conv, Gemm or MatMul node for one inference."""
+    per_output = int(np.prod(weight_shape[1:])) if node.op_type == "Conv" else int(weight_shape[0])
+    return int(np.prod(output_shape)) * per_output

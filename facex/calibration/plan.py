@@ -1,0 +1,101 @@
+"""Ranges to integers: the scale and zero point of every tensor, as 8-bit kernels use them.
+
+real = scale * (q - zero_point), q in [-128, 127] (Jacob et al. 2018, eq. 1). Activations are asymmetric per tensor with
+zero exactly representable; weights are symmetric per output channel in [-127, 127].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.calibration.graph import Graph
+
+QMIN, QMAX = -128, 127
+WEIGHT_QMAX = 127
+SMALLEST_SCALE = 1e-8
+IMAGE_RANGE = (0.0, 255.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """Scale and zero point of an int8 tensor."""
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The real value of -128."""
+        return self.scale * (QMIN - self.zero_point)
+
+    @property
+    def high(self) -> float:
+        """The real value of 127."""
+        return self.scale * (QMAX - self.zero_point)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationPlan:
+    """Activation tensor -> its integers; weights follow from the float model by `quantize_weight`."""
+
+    activations: Mapping[str, Affine]
+    method: str
+
+
+def affine(low: float, high: float) -> Affine:
+    """The int8 grid over a range, widened to hold zero, with zero on the grid.
+
+    Returns:
+        scale as float32 would store it; `SMALLEST_SCALE` for a tensor that is always zero.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max((high - low) / (QMAX - QMIN), SMALLEST_SCALE)))
+    return Affine(scale=scale, zero_point=int(np.clip(round(QMIN - low / scale), QMIN, QMAX)))
+
+
+def make_plan(graph: Graph, ranges: Mapping[str, tuple[float, float]], method: str) -> QuantizationPlan:
+    """Choose the integers of every quantized tensor; tensors that must agree take the union of their ranges.
+
+    Image pixels always take 0-255, so that the uint8 image enters without loss.
+    """
+    activations: dict[str, Affine] = {}
+    images = {i.name for i in graph.model.graph.input}
+    for group in graph.shared_ranges():
+        known = [IMAGE_RANGE if name in images else ranges[name] for name in sorted(group)]
+        grid = affine(min(low for low, _ in known), max(high for _, high in known))
+        activations.update(dict.fromkeys(group, grid))
+    ordered = {name: activations[name] for name in graph.quantized_tensors()}
+    return QuantizationPlan(activations=ordered, method=method)
+
+
+def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 weights per channel.
+
+    Args:
+        weight: float32, any shape.
+        axis: of the output channels.
+
+    Returns:
+        int8 weights of the same shape with at least one +-127 in every channel that is not all zero, and float32 scales
+        [channels].
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=others)
+    scale = (np.where(largest > 0, largest, 1.0) / WEIGHT_QMAX).astype(np.float32)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    quantized = np.rint(weight / scale.reshape(shape)).clip(-WEIGHT_QMAX, WEIGHT_QMAX).astype(np.int8)
+    return quantized, scale
+
+
+def quantize_bias(
+    bias: NDArray[np.float32], input_scale: float, weight_scale: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """Integer bias in units of input scale times weight scale, as the kernels add it to their accumulators."""
+    unit = np.float64(input_scale) * weight_scale.astype(np.float64)
+    bounds = np.iinfo(np.int32)
+    return np.rint(bias / unit).clip(bounds.min, bounds.max).astype(np.int32)

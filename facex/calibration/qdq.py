@@ -1,0 +1,114 @@
+"""Write a quantization plan as a standard QDQ ONNX model, which onnxruntime runs and every later stage reads.
+
+Before: x -> Conv(w, b) -> y. After: x -> Q -> DQ -> Conv(DQ(w8), DQ(b32)) -> y -> Q -> DQ.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.calibration.graph import MAC_OPERATORS, Graph
+from facex.calibration.plan import Affine, QuantizationPlan, affine, quantize_bias, quantize_weight
+
+ELEMENTWISE = frozenset({"Add", "Sub", "Mul"})
+
+
+class _Writer:
+    def __init__(self, graph: Graph, plan: QuantizationPlan) -> None:
+        self.graph, self.plan = graph, plan
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, NDArray[Any]] = {}
+
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
+        self.initializers[name] = np.array(value, order="C")  # ascontiguousarray would make a scalar a vector
+        return name
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes))
+
+    def pair(self, name: str, grid: Affine) -> None:
+        """`name` -> QuantizeLinear -> DequantizeLinear -> `name`_dq."""
+        scale = self.constant(f"{name}_scale", np.float32(grid.scale))
+        zero = self.constant(f"{name}_zero", np.int8(grid.zero_point))
+        self.node("QuantizeLinear", [name, scale, zero], f"{name}_q")
+        self.node("DequantizeLinear", [f"{name}_q", scale, zero], f"{name}_dq")
+
+    def weights(self, node: Any) -> list[str]:
+        """Integer weight and bias of a convolution, each behind a DequantizeLinear."""
+        x = node.input[0]
+        quantized, scale = quantize_weight(self.graph.constants[node.input[1]], axis=0)
+        names = [self.dequantized(node.input[1], quantized, scale)]
+        if len(node.input) > 2 and node.input[2]:
+            unit = self.plan.activations[x].scale
+            bias = quantize_bias(self.graph.constants[node.input[2]], unit, scale)
+            names.append(self.dequantized(node.input[2], bias, (np.float64(unit) * scale).astype(np.float32)))
+        return names
+
+    def dequantized(
+        self, name: str, quantized: NDArray[Any], scale: NDArray[np.float32] | np.float32, zero: int = 0
+    ) -> str:
+        inputs = [
+            self.constant(f"{name}_q", quantized),
+            self.constant(f"{name}_scale", scale),
+            self.constant(f"{name}_zero", np.full(scale.shape, zero, quantized.dtype)),
+        ]
+        self.node("DequantizeLinear", inputs, f"{name}_dq", **({"axis": 0} if scale.ndim else {}))
+        return f"{name}_dq"
+
+    def operand(self, name: str) -> str:
+        """A constant operand of an elementwise operator on the grid that the kernels give it."""
+        value = self.graph.constants[name]
+        grid = affine(float(value.min()), float(value.max()))
+        quantized = np.clip(np.rint(value / grid.scale) + grid.zero_point, -128, 127).astype(np.int8)
+        return self.dequantized(name, quantized, np.float32(grid.scale), grid.zero_point)
+
+    def rewrite(self, node: Any) -> None:
+        from onnx import NodeProto
+
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for i, name in enumerate(node.input):
+            if name in self.plan.activations:
+                copy.input[i] = f"{name}_dq"
+        trunk = node.output[0] in self.graph.trunk_tensors
+        if trunk and node.op_type in MAC_OPERATORS:
+            copy.input[1 : len(node.input)] = self.weights(node)
+        elif trunk and node.op_type in ELEMENTWISE:
+            for i, name in enumerate(node.input):
+                if name in self.graph.constants:
+                    copy.input[i] = self.operand(name)
+        self.nodes.append(copy)
+
+
+def write(model_path: Path, plan: QuantizationPlan, path: Path) -> None:
+    """The float model at `model_path` with the plan applied, to `path`.
+
+    The head's arithmetic stays in float, after one DequantizeLinear per head convolution.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(model_path))
+    writer = _Writer(Graph(model), plan)
+    for given in model.graph.input:
+        if given.name in plan.activations:
+            writer.pair(given.name, plan.activations[given.name])
+    for node in model.graph.node:
+        writer.rewrite(node)
+        for name in node.output:
+            if name in plan.activations:
+                writer.pair(name, plan.activations[name])
+    used = {name for node in writer.nodes for name in node.input}
+    kept = [t for t in model.graph.initializer if t.name in used]
+    added = [numpy_helper.from_array(value, name) for name, value in writer.initializers.items()]
+    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
+    model.graph.node.extend(writer.nodes)
+    model.graph.initializer.extend([*kept, *added])
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
