@@ -1,0 +1,115 @@
+"""Targets, one a file; the file name is the registry (names with an underscore are parts of targets).
+
+A target module offers:
+
+    INFO: TargetInfo                        importable without the target's packages
+    def export(job: Job) -> None            writes `job.path`
+    def describe(path) -> FileFacts         what the finished file says of itself, without running it
+    def open_session(path, *, threads) -> Session   raises SessionUnavailableError where it cannot run
+
+A fourth member, `describe`, is needed because inputs, integer share and minimum runtime must be read from the file that
+ships, not remembered from the conversion.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from facex.errors import BackendError, MissingExtraError
+from facex.types import ExportOptions, FileFacts, Head, Precision, Size, TargetInfo, TensorInfo
+
+if TYPE_CHECKING:
+    from facex.reference.detector import Detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One artifact to be written.
+
+    Attributes:
+        path: where; in the work folder.
+        detector: the untouched network and its contract.
+        pivot: the simplified float32 ONNX model with preprocessing and head inside.
+        qdq: the same with the quantization plan, for precisions with 8-bit activations; else None.
+    """
+
+    path: Path
+    precision: Precision
+    head: Head
+    size: Size
+    detector: Detector
+    pivot: Path
+    qdq: Path | None
+    options: ExportOptions
+
+
+def names() -> list[str]:
+    """Names of the targets, alphabetical."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The module of a target."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def info(name: str) -> TargetInfo:
+    """What a target says of itself."""
+    found: TargetInfo = load(name).INFO
+    return found
+
+
+def target_of(path: Path) -> str | None:
+    """The target whose suffix a file carries, or None."""
+    return next((name for name in names() if path.name.lower().endswith(info(name).suffix)), None)
+
+
+def version(distribution: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    from importlib import metadata  # a tenth of the time of `facex --help`, which needs no versions
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def require(target: TargetInfo, packages: Iterable[str], purpose: str) -> None:
+    """Check that distributions are installed, without importing them.
+
+    Raises:
+        MissingExtraError: the first that is not, with the extra that brings it.
+    """
+    for package in packages:
+        if version(package) is None:
+            raise MissingExtraError(package, extra=target.extra or "all", purpose=purpose)
+
+
+def verify(job: Job, target: TargetInfo, facts: FileFacts) -> None:
+    """Assert name, order, dtype and shape of the inputs and outputs of a finished file.
+
+    Raises:
+        BackendError: the converter changed one of them.
+    """
+    from facex.exporters._rewrites import output_shapes
+
+    height, width = job.size.height, job.size.width
+    shape = (1, height, width, 3) if target.channels_last else (1, 3, height, width)
+    wanted_inputs = (TensorInfo(name="image", shape=shape, dtype=target.image_dtype),)
+    wanted_outputs = tuple(
+        TensorInfo(name=name, shape=shape, dtype="float32")
+        for name, shape in output_shapes(job.detector.contract, job.size, job.head).items()
+    )
+    for kind, wanted, found in (("inputs", wanted_inputs, facts.inputs), ("outputs", wanted_outputs, facts.outputs)):
+        if wanted != found:
+            raise BackendError(f"{job.path.name}: {kind} are {_listed(found)}, expected {_listed(wanted)}")
+
+
+def _listed(tensors: Iterable[TensorInfo]) -> str:
+    return ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in tensors) or "none"

@@ -1,0 +1,352 @@
+"""Lower an ONNX graph (NCHW) to a TensorFlow function (NHWC), operator by operator.
+
+`OPERATORS` is the table: one small function each. A value carries the order of its axes, so a transpose between the two
+layouts moves no data; only an operator that needs the ONNX order (reshape, softmax) asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+from onnx import numpy_helper
+
+from facex.errors import UnsupportedOperatorError
+
+CHANNELS_LAST = (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A TensorFlow tensor that stands for an ONNX one: its axis `i` is the ONNX axis `order[i]`."""
+
+    tensor: Any
+    order: tuple[int, ...]
+
+    def natural(self) -> Any:
+        """The tensor with its axes in ONNX order."""
+        if self.order == tuple(range(len(self.order))):
+            return self.tensor
+        return tf.transpose(self.tensor, np.argsort(self.order))
+
+
+@dataclass(frozen=True)
+class Node:
+    """An ONNX node with its attributes as Python values."""
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+class Scope:
+    """Values and constants by ONNX name, while a graph is being lowered."""
+
+    def __init__(self, constants: dict[str, np.ndarray]) -> None:
+        self.constants = constants
+        self.values: dict[str, Value] = {}
+
+    def value(self, name: str) -> Value:
+        """An activation, or a constant lifted to one."""
+        if name in self.values:
+            return self.values[name]
+        constant = self.constants[name]
+        return Value(tf.constant(constant), tuple(range(constant.ndim)))
+
+    def constant(self, node: Node, index: int, default: Any = None) -> Any:
+        """The constant behind an input; an operator cannot be lowered when it is computed at run time."""
+        if index >= len(node.inputs) or not node.inputs[index]:
+            return default
+        name = node.inputs[index]
+        if name not in self.constants:
+            raise UnsupportedOperatorError(
+                f"{node.operator} '{node.name}': input {index} ('{name}') must be a constant to be lowered"
+            )
+        return self.constants[name]
+
+
+def lower(model: onnx.ModelProto, *, quantized: bool) -> Callable[..., dict[str, Any]]:
+    """A Python function for `tf.function`: image [1, H, W, 3] -> named outputs in ONNX axis order.
+
+    Args:
+        model: one image input, NCHW; all shapes static.
+        quantized: the image is float32 and the graph carries QuantizeLinear / DequantizeLinear pairs; else it is uint8.
+
+    Raises:
+        UnsupportedOperatorError: at once, for every operator outside the table; the message names each with its place.
+    """
+    graph = model.graph
+    nodes = [_node(n) for n in graph.node]
+    _refuse_unknown(nodes)
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+
+    def function(image: Any) -> dict[str, Any]:
+        scope = Scope(dict(constants))
+        scope.values[graph.input[0].name] = Value(image if quantized else tf.cast(image, tf.float32), CHANNELS_LAST)
+        for node in nodes:
+            result = OPERATORS[node.operator](node, scope)
+            if result is not None:
+                scope.values[node.outputs[0]] = result
+        return {o.name: tf.identity(scope.value(o.name).natural(), name=o.name) for o in graph.output}
+
+    return function
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """The ONNX model with the shapes of all its values inferred."""
+    return onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True)
+
+
+def _node(proto: onnx.NodeProto) -> Node:
+    return Node(
+        name=proto.name or "/".join(proto.output),
+        operator=proto.op_type,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes={a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute},
+    )
+
+
+def _refuse_unknown(nodes: list[Node]) -> None:
+    unknown: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.operator not in OPERATORS:
+            unknown.setdefault(node.operator, []).append(node.name)
+    if unknown:
+        places = "; ".join(
+            f"{operator} at {', '.join(repr(n) for n in names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"
+            for operator, names in sorted(unknown.items())
+        )
+        raise UnsupportedOperatorError(
+            f"no TFLite lowering for {places}", hint=f"supported: {', '.join(sorted(OPERATORS))}"
+        )
+
+
+def _refuse(node: Node, what: str) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(f"{node.operator} '{node.name}': {what} is not supported by the TFLite lowering")
+
+
+def _conv(node: Node, scope: Scope) -> Value:
+    x = _channels_last(scope.value(node.inputs[0]))
+    weight, bias = scope.constant(node, 1), scope.constant(node, 2)
+    if weight.ndim != 4:
+        raise _refuse(node, f"a {weight.ndim - 2}-D convolution")
+    group = node.attributes.get("group", 1)
+    strides = list(node.attributes.get("strides", [1, 1]))
+    dilations = list(node.attributes.get("dilations", [1, 1]))
+    if node.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise _refuse(node, f"auto_pad {node.attributes['auto_pad'].decode()}")
+    x, padding = _padded(x, list(node.attributes.get("pads", [0, 0, 0, 0])), weight.shape[2:], strides, dilations)
+    c_out, c_in_group = weight.shape[:2]
+    if group == 1:
+        out = tf.nn.conv2d(x, weight.transpose(2, 3, 1, 0), [1, *strides, 1], padding, dilations=dilations)
+    elif group == x.shape[3] and c_in_group == 1:
+        kernel = weight.reshape(group, c_out // group, *weight.shape[2:]).transpose(2, 3, 0, 1)
+        out = tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], padding, dilations=dilations)
+    else:
+        raise _refuse(node, f"group={group} over {x.shape[3]} channels")
+    return Value(out if bias is None else tf.nn.bias_add(out, bias), CHANNELS_LAST)
+
+
+def _padded(
+    x: Any, pads: list[int], kernel: tuple[int, ...], strides: list[int], dilations: list[int]
+) -> tuple[Any, str]:
+    """TensorFlow pads SAME at the end when it must pad unevenly, ONNX says where; only symmetric stride 1 agrees."""
+    if not any(pads):
+        return x, "VALID"
+    same = [(k - 1) * d // 2 for k, d in zip(kernel, dilations, strict=True)]
+    odd = all(k % 2 for k in kernel)
+    if strides == [1, 1] and odd and pads == [*same, *same]:
+        return x, "SAME"
+    return tf.pad(x, [[0, 0], [pads[0], pads[2]], [pads[1], pads[3]], [0, 0]]), "VALID"
+
+
+def _channels_last(value: Value) -> Any:
+    if value.order == CHANNELS_LAST:
+        return value.tensor
+    return tf.transpose(value.natural(), CHANNELS_LAST)
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[[Node, Scope], Value]:
+    def operator(node: Node, scope: Scope) -> Value:
+        value = scope.value(node.inputs[0])
+        return Value(function(value.tensor), value.order)
+
+    return operator
+
+
+def _leaky_relu(node: Node, scope: Scope) -> Value:
+    value = scope.value(node.inputs[0])
+    return Value(tf.nn.leaky_relu(value.tensor, alpha=node.attributes.get("alpha", 0.01)), value.order)
+
+
+def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Node, Scope], Value]:
+    """Operands meet in the axis order of the activation; constants are broadcast to its rank and transposed."""
+
+    def operator(node: Node, scope: Scope) -> Value:
+        operands = [scope.value(name) for name in node.inputs]
+        order = max((v.order for name, v in zip(node.inputs, operands, strict=True) if name in scope.values), key=len)
+        aligned = []
+        for name, operand in zip(node.inputs, operands, strict=True):
+            if operand.order == order:
+                aligned.append(operand.tensor)
+            elif name in scope.constants:
+                constant = scope.constants[name]
+                full = constant.reshape((1,) * (len(order) - constant.ndim) + constant.shape)
+                aligned.append(tf.constant(np.ascontiguousarray(full.transpose(order))))
+            elif len(operand.order) == len(order):
+                aligned.append(tf.transpose(operand.natural(), order))
+            else:
+                raise _refuse(node, "broadcasting between activations of different rank")
+        return Value(function(*aligned), order)
+
+    return operator
+
+
+def _concat(node: Node, scope: Scope) -> Value:
+    operands = [scope.value(name) for name in node.inputs]
+    order = operands[0].order
+    tensors = [v.tensor if v.order == order else tf.transpose(v.natural(), order) for v in operands]
+    return Value(tf.concat(tensors, axis=order.index(node.attributes["axis"] % len(order))), order)
+
+
+def _resize(node: Node, scope: Scope) -> Value:
+    mode = node.attributes.get("mode", b"nearest")
+    how = (node.attributes.get("coordinate_transformation_mode"), node.attributes.get("nearest_mode"))
+    if mode != b"nearest" or how != (b"asymmetric", b"floor"):
+        raise _refuse(node, f"mode {mode.decode()} with {how}")
+    x = _channels_last(scope.value(node.inputs[0]))
+    sizes, scales = scope.constant(node, 3), scope.constant(node, 2)
+    height, width = sizes[2:] if sizes is not None else np.floor(np.array(x.shape[1:3]) * scales[2:]).astype(int)
+    if height % x.shape[1] or width % x.shape[2]:
+        raise _refuse(node, f"a factor that is not whole ({x.shape[1]}x{x.shape[2]} to {height}x{width})")
+    # floor(i / factor) for a whole factor is what TensorFlow's legacy and half-pixel modes agree on
+    return Value(tf.image.resize(x, [int(height), int(width)], method="nearest"), CHANNELS_LAST)
+
+
+def _transpose(node: Node, scope: Scope) -> Value:
+    value = scope.value(node.inputs[0])
+    perm = list(node.attributes.get("perm", reversed(range(len(value.order)))))
+    return Value(value.tensor, tuple(perm.index(axis) for axis in value.order))
+
+
+def _reshape(node: Node, scope: Scope) -> Value:
+    tensor = scope.value(node.inputs[0]).natural()
+    wanted = [int(s) if s else int(tensor.shape[i]) for i, s in enumerate(scope.constant(node, 1))]
+    if -1 in wanted:
+        wanted[wanted.index(-1)] = int(np.prod(tensor.shape)) // -int(np.prod(wanted))
+    return Value(tf.reshape(tensor, wanted), tuple(range(len(wanted))))
+
+
+def _softmax(node: Node, scope: Scope) -> Value:
+    value = scope.value(node.inputs[0])
+    axis = node.attributes.get("axis", -1) % len(value.order)
+    tensor = value.natural()
+    if axis != len(value.order) - 1:
+        raise _refuse(node, f"axis {axis} of {len(value.order)}")
+    return Value(tf.nn.softmax(tensor), tuple(range(len(value.order))))
+
+
+def _slice(node: Node, scope: Scope) -> Value:
+    value = scope.value(node.inputs[0])
+    starts, ends = scope.constant(node, 1), scope.constant(node, 2)
+    axes = scope.constant(node, 3, np.arange(len(starts)))
+    steps = scope.constant(node, 4, np.ones_like(starts))
+    cut = [slice(None)] * len(value.order)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        length = value.tensor.shape[value.order.index(axis % len(value.order))]
+        cut[value.order.index(axis % len(value.order))] = slice(*slice(int(start), int(end), int(step)).indices(length))
+    return Value(value.tensor[tuple(cut)], value.order)
+
+
+def _gather(node: Node, scope: Scope) -> Value:
+    value = scope.value(node.inputs[0])
+    index = scope.constant(node, 1)
+    if index.ndim:
+        raise _refuse(node, "a list of indices")
+    axis = node.attributes.get("axis", 0) % len(value.order)
+    tensor = value.natural()
+    position = int(index) % int(tensor.shape[axis])
+    cut = tuple(position if i == axis else slice(None) for i in range(len(value.order)))
+    return Value(tensor[cut], tuple(range(len(value.order) - 1)))
+
+
+def _unsqueeze(node: Node, scope: Scope) -> Value:
+    tensor = scope.value(node.inputs[0]).natural()
+    axes = [int(a) for a in scope.constant(node, 1, node.attributes.get("axes"))]
+    rank = len(tensor.shape) + len(axes)
+    for axis in sorted(a % rank for a in axes):
+        tensor = tf.expand_dims(tensor, axis)
+    return Value(tensor, tuple(range(rank)))
+
+
+def _reduce_sum(node: Node, scope: Scope) -> Value:
+    value = scope.value(node.inputs[0])
+    axes = scope.constant(node, 1, node.attributes.get("axes"))
+    rank = len(value.order)
+    reduced = tuple(int(a) % rank for a in (range(rank) if axes is None else axes))
+    keep = bool(node.attributes.get("keepdims", 1))
+    total = tf.reduce_sum(value.natural(), axis=reduced, keepdims=keep)
+    return Value(total, tuple(range(rank if keep else rank - len(reduced))))
+
+
+def _constant(node: Node, scope: Scope) -> None:
+    if "value" not in node.attributes:
+        raise _refuse(node, f"attributes {sorted(node.attributes)}")
+    scope.constants[node.outputs[0]] = numpy_helper.to_array(node.attributes["value"])
+
+
+def _quantize_linear(node: Node, scope: Scope) -> Value:
+    """Activations only: the integer grid becomes a fake quantization, which the TFLite converter takes for its own."""
+    value = scope.value(node.inputs[0])
+    scale, zero = scope.constant(node, 1), scope.constant(node, 2)
+    if scale.ndim or zero.dtype not in (np.int8, np.uint8):
+        raise _refuse(node, "anything but one 8-bit scale for an activation")
+    info = np.iinfo(zero.dtype)
+    low, high = (np.float32((bound - int(zero)) * float(scale)) for bound in (info.min, info.max))
+    return Value(tf.quantization.fake_quant_with_min_max_vars(value.tensor, low, high, num_bits=8), value.order)
+
+
+def _dequantize_linear(node: Node, scope: Scope) -> Value | None:
+    if node.inputs[0] in scope.values:
+        return scope.values[node.inputs[0]]
+    quantized, scale, zero = (scope.constant(node, i) for i in range(3))
+    shape = [1] * quantized.ndim
+    if scale.ndim:
+        shape[node.attributes.get("axis", 1)] = -1
+    integers = quantized.astype(np.int64) - (0 if zero is None else zero.reshape(shape).astype(np.int64))
+    scope.constants[node.outputs[0]] = (integers * scale.reshape(shape).astype(np.float64)).astype(np.float32)
+    return None
+
+
+OPERATORS: dict[str, Callable[[Node, Scope], Value | None]] = {
+    "Add": _binary(tf.add),
+    "Concat": _concat,
+    "Constant": _constant,
+    "Conv": _conv,
+    "DequantizeLinear": _dequantize_linear,
+    "Exp": _elementwise(tf.exp),
+    "Gather": _gather,
+    "Identity": _elementwise(tf.identity),
+    "LeakyRelu": _leaky_relu,
+    "Mul": _binary(tf.multiply),
+    "QuantizeLinear": _quantize_linear,
+    "Neg": _elementwise(tf.negative),
+    "ReduceSum": _reduce_sum,
+    "Relu": _elementwise(tf.nn.relu),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Sigmoid": _elementwise(tf.sigmoid),
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Sub": _binary(tf.subtract),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

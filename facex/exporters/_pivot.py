@@ -1,0 +1,65 @@
+"""The pivot: the network with preprocessing and head inside, traced to ONNX and simplified; other files start here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxsim
+import torch
+
+from facex import __version__
+from facex.errors import BackendError
+from facex.exporters._quiet import quiet
+from facex.exporters._rewrites import ImageModel, output_names
+from facex.reference.detector import Detector
+from facex.types import Head, Size, as_plain
+
+
+def write(detector: Detector, size: Size, head: Head, opset: int, path: Path) -> None:
+    """Trace, simplify, check and save.
+
+    Raises:
+        BackendError: onnxsim could not show that its result is equivalent, or onnx's checker refuses it.
+    """
+    model = ImageModel(detector, size, head).eval()
+    image = torch.zeros(1, 3, size.height, size.width)
+    with quiet(), torch.inference_mode():
+        torch.onnx.export(
+            model,
+            (image,),
+            str(path),
+            input_names=["image"],
+            output_names=list(output_names(head)),
+            opset_version=opset,
+            dynamo=False,  # the tracing exporter names nodes after modules, and needs no package beyond torch
+        )
+        simplified, equivalent = onnxsim.simplify(onnx.load(str(path)), check_n=1)
+    if not equivalent:
+        raise BackendError("onnxsim's simplified model does not compute the same as the traced one")
+    _save(simplified, metadata(detector, head), path)
+
+
+def metadata(detector: Detector, head: Head) -> dict[str, str]:
+    """What every artifact says of itself, in the formats that can carry it."""
+    return {
+        "facex.version": __version__,
+        "facex.checkpoint_sha256": detector.sha256,
+        "facex.contract": json.dumps(as_plain(detector.contract), sort_keys=True),
+        "facex.head": str(head),
+    }
+
+
+def _save(model: Any, properties: dict[str, str], path: Path) -> None:
+    del model.metadata_props[:]
+    for key, value in properties.items():
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name, model.producer_version = "facex", __version__
+    del model.graph.value_info[:]  # stale or missing after simplification; inferred anew where needed
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise BackendError(f"onnx's checker refuses the exported model: {error}") from error
+    onnx.save(model, str(path))

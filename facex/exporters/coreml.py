@@ -1,0 +1,255 @@
+"""Core ML: the torch network with the same rewrites, as an ML program. Core ML has no ONNX front end.
+
+Half precision keeps the trunk in float16 and the arithmetic of the head in float32, because float16 steps by 0.5 px
+between 512 and 1024 px.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.errors import ArtifactError, SessionUnavailableError
+from facex.exporters._quiet import quiet
+from facex.types import FileFacts, Precision, TargetInfo, TensorInfo
+
+if TYPE_CHECKING:
+    from facex.exporters import Job
+    from facex.types import FloatArray
+
+INFO = TargetInfo(
+    name="coreml",
+    suffix=".mlpackage",
+    precisions=(Precision.FP16, Precision.FP32, Precision.W8),
+    int8=Precision.W8,
+    extra="coreml",
+    packages=("coremltools",),
+    runtimes=("coremltools",),
+    channels_last=False,
+    image_dtype="image",
+    runs_on=("Darwin",),
+)
+
+MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
+SPECIFICATION_OS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18"}
+"""Core ML specification version -> first system that loads it (coremltools' release notes)."""
+
+DESCRIPTIONS = {
+    "image": "RGB photograph, resized with the aspect kept and padded at the bottom and right",
+    "boxes": "x1 y1 x2 y2 of every prior's face, pixels of the input image",
+    "scores": "probability of a face, 0 to 1, by prior",
+    "landmarks": "x y of every landmark point, pixels of the input image, by prior",
+    "loc": "box offsets as the network gives them, by prior",
+    "conf": "probability of background and of a face, by prior",
+    "landm": "landmark offsets as the network gives them, by prior",
+}
+
+
+def export(job: Job) -> None:
+    """Trace, convert, describe, and save byte for byte reproducibly."""
+    with quiet():
+        import coremltools as ct
+    import torch
+
+    from facex.exporters import _pivot
+    from facex.exporters._rewrites import ImageModel, output_names
+
+    shape = (1, 3, job.size.height, job.size.width)
+    with quiet(), torch.inference_mode():
+        traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+            ImageModel(job.detector, job.size, job.head).eval(), torch.zeros(shape)
+        )
+        model = ct.convert(
+            traced,
+            inputs=[ct.ImageType(name="image", shape=shape, color_layout=ct.colorlayout.RGB)],
+            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.head)],
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, job.options.deployment_target),
+            compute_precision=_compute_precision(ct, job.precision),
+            skip_model_load=True,
+        )
+        if job.precision is Precision.W8:
+            model = _eight_bit_weights(ct, model)
+        _describe_model(model, _pivot.metadata(job.detector, job.head))
+        model.save(str(job.path))
+    _make_reproducible(job.path)
+
+
+def _compute_precision(ct: Any, precision: Precision) -> Any:
+    if precision is Precision.FP32:
+        return ct.precision.FLOAT32
+    return ct.transform.FP16ComputePrecision(op_selector=_trunk_selector())
+
+
+def _trunk_selector() -> Callable[[Any], bool]:
+    """Selects the operators from which a convolution can be reached, and those themselves; see `calibration.graph`."""
+    known: dict[str, bool] = {}
+
+    def reaches(op: Any) -> bool:
+        # depth first without recursion: the graph is deeper than Python's stack is safe for
+        stack = [op]
+        while stack:
+            current = stack[-1]
+            if current.name not in known and current.op_type in MAC_OPERATORS:
+                known[current.name] = True
+            if current.name in known:
+                stack.pop()
+                continue
+            children = [child for output in current.outputs for child in output.child_ops]
+            unknown = [child for child in children if child.name not in known]
+            if unknown:
+                stack.extend(unknown)
+            else:
+                known[current.name] = any(known[child.name] for child in children)
+        return known[op.name]
+
+    return reaches
+
+
+def _eight_bit_weights(ct: Any, model: Any) -> Any:
+    import coremltools.optimize.coreml as cto
+
+    convolutions = cto.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel", weight_threshold=0)
+    config = cto.OptimizationConfig(op_type_configs={"conv": convolutions})
+    return cto.linear_quantize_weights(model, config)
+
+
+def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:
+    model.short_description = "RetinaFace face detector with landmarks, converted by facex"
+    model.version = metadata["facex.version"]
+    for key, value in metadata.items():
+        model.user_defined_metadata[key] = value
+    spec = model.get_spec()
+    for tensor in spec.description.input:
+        model.input_description[tensor.name] = DESCRIPTIONS[tensor.name]
+    for tensor in spec.description.output:
+        model.output_description[tensor.name] = DESCRIPTIONS[tensor.name]
+
+
+def _make_reproducible(path: Path) -> None:
+    """Before: map entries in hash order, random identifiers. After: both follow from the content."""
+    from coremltools.proto import Model_pb2
+
+    spec_path = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    spec = Model_pb2.Model()
+    spec.ParseFromString(spec_path.read_bytes())
+    # build provenance names the machine's package versions, which the manifest records already
+    for function in spec.mlProgram.functions.values():
+        for key in ("com.github.apple.coremltools.conversion_date",):
+            function.attributes.pop(key, None)
+    spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
+    spec_path.write_bytes(spec.SerializeToString(deterministic=True))
+    manifest_path = path / "Manifest.json"
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    renamed = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, f"facex:{item['path']}")).upper()
+               for old, item in manifest["itemInfoEntries"].items()}  # fmt: skip
+    manifest["itemInfoEntries"] = {renamed[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _load_spec(path: Path) -> Any:
+    if not (path / "Manifest.json").is_file():
+        raise ArtifactError(f"{path}: is not an .mlpackage (it holds no Manifest.json)")
+    with quiet():
+        import coremltools as ct
+    try:
+        with quiet():
+            return ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+    # coremltools raises whatever its protobuf or its package reader meets
+    except Exception as error:
+        raise ArtifactError(f"{path}: coremltools cannot read it: {str(error).splitlines()[0][:200]}") from error
+
+
+def describe(path: Path) -> FileFacts:
+    """Read the saved program back with coremltools; works on every system.
+
+    Raises:
+        ArtifactError: it is not an ML program that coremltools can read.
+    """
+    spec = _load_spec(path)
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise ArtifactError(f"{path}: is a {spec.WhichOneof('Type')}, not an ML program")
+    operations = _operations(spec)
+    shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
+    total = sum(_macs(op, shapes) for op in operations)
+    return FileFacts(
+        inputs=tuple(map(_feature, spec.description.input)),
+        outputs=tuple(map(_feature, spec.description.output)),
+        operators=dict(sorted(Counter(op.type for op in operations if op.type != "const").items())),
+        macs=total,
+        integer_macs=0,  # activations are float in every precision that is written here
+        float_islands=(),
+        minimum_runtime=f"{SPECIFICATION_OS.get(spec.specificationVersion, 'unknown')} "
+        f"(specification {spec.specificationVersion})",
+        metadata={k: v for k, v in spec.description.metadata.userDefined.items() if k.startswith("facex.")},
+    )
+
+
+def _operations(spec: Any) -> list[Any]:
+    function = spec.mlProgram.functions["main"]
+    return list(function.block_specializations[function.opset].operations)
+
+
+def _shape(value_type: Any) -> tuple[int, ...]:
+    return tuple(int(d.constant.size) for d in value_type.tensorType.dimensions)
+
+
+def _macs(operation: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if operation.type not in MAC_OPERATORS:
+        return 0
+    weight = shapes[operation.inputs["weight"].arguments[0].name]
+    return int(np.prod(_shape(operation.outputs[0].type))) * int(np.prod(weight[1:]))
+
+
+def _feature(feature: Any) -> TensorInfo:
+    kind = feature.type.WhichOneof("Type")
+    if kind == "imageType":
+        image = feature.type.imageType
+        return TensorInfo(name=feature.name, shape=(1, 3, int(image.height), int(image.width)), dtype="image")
+    array = feature.type.multiArrayType
+    dtype = {65568: "float32", 65552: "float16", 131104: "int32"}.get(array.dataType, f"type {array.dataType}")
+    return TensorInfo(name=feature.name, shape=tuple(int(d) for d in array.shape), dtype=dtype)
+
+
+class CoreMLSession:
+    """An `.mlpackage` in Core ML; only on macOS. See `facex.types.Session`."""
+
+    def __init__(self, path: Path) -> None:
+        with quiet():
+            import coremltools as ct
+
+            self._model = ct.models.MLModel(str(path))
+        self.runtime = f"Core ML of macOS {platform.mac_ver()[0]}"
+        self._feed: dict[str, Any] = {}
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
+        """Run once on uint8 [1, H, W, 3]."""
+        from PIL import Image
+
+        self._feed = {"image": Image.fromarray(inputs["image"][0])}
+        return {k: np.asarray(v, np.float32) for k, v in self._model.predict(self._feed).items()}
+
+    def invoke(self) -> None:
+        """Run again on the last input."""
+        self._model.predict(self._feed)
+
+
+def open_session(path: Path, *, threads: int) -> CoreMLSession:
+    """Load a package into Core ML; its scheduler chooses threads itself, so `threads` has no effect.
+
+    Raises:
+        SessionUnavailableError: this is not a Mac.
+    """
+    del threads
+    if platform.system() not in INFO.runs_on:
+        raise SessionUnavailableError(f"Core ML runs on macOS only, this is {platform.system()}")
+    return CoreMLSession(path)

@@ -1,0 +1,80 @@
+"""TFLite: the pivot lowered to NHWC TensorFlow, then TensorFlow's converter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facex.exporters._quiet import quiet
+from facex.types import FileFacts, Precision, Session, TargetInfo
+
+if TYPE_CHECKING:
+    from facex.exporters import Job
+
+INFO = TargetInfo(
+    name="tflite",
+    suffix=".tflite",
+    precisions=(Precision.FP32, Precision.FP16, Precision.W8A8),
+    int8=Precision.W8A8,
+    extra="tflite",
+    packages=("tensorflow",),
+    runtimes=("ai-edge-litert", "tflite-runtime", "tensorflow"),
+    channels_last=True,
+    image_dtype="uint8",
+)
+
+
+def export(job: Job) -> None:
+    """Convert the pivot (fp32, fp16) or its quantized form (w8a8), name its tensors and save."""
+    with quiet():
+        import tensorflow as tf
+    from facex.exporters import _litert, _nhwc, _pivot
+    from facex.exporters._rewrites import output_names
+
+    quantized = job.precision is Precision.W8A8
+    source = job.qdq if quantized else job.pivot
+    assert source is not None
+    model = _nhwc.load(source)
+    function = _nhwc.lower(model, quantized=quantized)
+    outputs = output_names(job.head)
+    image = tf.TensorSpec([1, job.size.height, job.size.width, 3], tf.float32 if quantized else tf.uint8, name="image")
+
+    def ordered(image: Any) -> list[Any]:
+        named = function(image)
+        return [named[name] for name in outputs]
+
+    with quiet():
+        concrete = tf.function(ordered, input_signature=[image]).get_concrete_function()
+        flatbuffer = _converter(tf, concrete, job.precision).convert()
+    job.path.write_bytes(_litert.finish(flatbuffer, outputs, _pivot.metadata(job.detector, job.head)))
+
+
+def _converter(tf: Any, concrete: Any, precision: Precision) -> Any:
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    if precision is not Precision.FP32:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision is Precision.FP16:
+        converter.target_spec.supported_types = [tf.float16]
+    if precision is Precision.W8A8:
+        # ranges come from the fake quantizations of the graph, so there is no representative dataset
+        converter.inference_input_type = tf.uint8
+    return converter
+
+
+def describe(path: Path) -> FileFacts:
+    """See `facex.exporters._litert.describe`."""
+    from facex.exporters import _litert
+
+    return _litert.describe(path)
+
+
+def open_session(path: Path, *, threads: int) -> Session:
+    """Load a file into the first installed interpreter.
+
+    Raises:
+        MissingExtraError: no interpreter is installed.
+        ArtifactError: it cannot read the file.
+    """
+    from facex.exporters import _litert
+
+    return _litert.LiteRTSession(path, threads)
