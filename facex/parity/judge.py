@@ -1,0 +1,104 @@
+"""Measured values to findings. Only a finite number within its limit passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from facex.parity.limits import Direction, checked, group_of, limit_for, metric
+from facex.types import Finding, Limit, Precision, Verdict
+
+HEADLINE = "matched_f1"
+"""The finding that every artifact has: from `judge` where faces were compared, from `skipped` where not."""
+
+NOTHING_TO_MEASURE = "nothing to measure: the photographs hold no face that it applies to"
+NOT_FINITE = "not a finite number: no face was matched, or an output holds NaN or infinity"
+
+
+def judge(
+    artifact: str, precision: Precision, values: Mapping[str, float | None], overrides: Sequence[Limit] = ()
+) -> tuple[Finding, ...]:
+    """A finding for every value, and one for every limit that was asked for and not measured.
+
+    None is skipped; NaN and infinity fail; a finite number passes within its limit, or without one.
+
+    Args:
+        artifact: file name of the artifact.
+        precision: of the artifact; chooses its default limits.
+        values: metric -> measured value.
+        overrides: the user's limits, of any precision.
+
+    Raises:
+        UsageError: an override is not a limit (`facex.parity.limits.checked`).
+        KeyError: a value is of no known metric.
+    """
+    findings = [
+        _finding(name, artifact, value, limit_for(name, precision, overrides)) for name, value in values.items()
+    ]
+    measured = {*values, *map(group_of, values)}
+    asked = dict.fromkeys(limit.metric for limit in map(checked, overrides) if limit.precision in (None, precision))
+    for name in asked:
+        if name not in measured and name != HEADLINE:
+            limit = limit_for(name, precision, overrides)
+            findings.append(_skipped(name, artifact, limit, _why_unmeasured(name)))
+    return tuple(findings)
+
+
+def skipped(artifact: str, precision: Precision, reason: str, overrides: Sequence[Limit] = ()) -> tuple[Finding, ...]:
+    """The finding of an artifact that could not be compared: no photographs, or nothing here runs it."""
+    return (_skipped(HEADLINE, artifact, limit_for(HEADLINE, precision, overrides), reason),)
+
+
+def _skipped(name: str, artifact: str, limit: float | None, reason: str) -> Finding:
+    return Finding(
+        name=name,
+        artifact=artifact,
+        unit=metric(name).unit,
+        actual=None,
+        limit=limit,
+        verdict=Verdict.SKIPPED,
+        reason=reason,
+    )
+
+
+def _finding(name: str, artifact: str, value: float | None, limit: float | None) -> Finding:
+    if value is None:
+        return _skipped(name, artifact, limit, NOTHING_TO_MEASURE)
+    finite = math.isfinite(value)
+    reason = _fault(value, limit, metric(name).direction) if finite else NOT_FINITE
+    return Finding(
+        name=name,
+        artifact=artifact,
+        unit=metric(name).unit,
+        actual=float(value) if finite else None,
+        limit=limit,
+        verdict=Verdict.FAIL if reason else Verdict.PASS,
+        reason=reason,
+    )
+
+
+def _fault(value: float, limit: float | None, direction: Direction) -> str:
+    """What is wrong with a finite value; empty when it is within its limit."""
+    if limit is None:
+        return ""
+    if direction is Direction.MIN and not value >= limit:
+        return f"{_shown(value, limit)} is below {limit:g}"
+    if direction is Direction.MAX and not value <= limit:
+        return f"{_shown(value, limit)} is above {limit:g}"
+    return ""
+
+
+def _shown(value: float, limit: float) -> str:
+    """The value in as few digits as tell it from the limit."""
+    return next(
+        (text for digits in (3, 4, 6, 9) if (text := f"{value:.{digits}g}") != f"{limit:.{digits}g}"),
+        repr(value),
+    )
+
+
+def _why_unmeasured(name: str) -> str:
+    if group_of(name) in ("ap_*", "ap_drop_*") or name == "background_false_positives":
+        return "not measured: needs ground truth that has such photographs (--ground-truth gt.json)"
+    if group_of(name) != name:
+        return "not measured: the artifact has no such output"
+    return "not measured: needs photographs, and a runtime for the artifact"

@@ -1,0 +1,173 @@
+"""The metrics of parity, the default limit of each precision, and the user's own.
+
+A metric per output or subset (`snr_db.boxes`, `ap_drop_hard`) belongs to a group (`snr_db.*`, `ap_drop_*`); a
+limit may be set on the group or on one of its metrics.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from facex.errors import UsageError
+from facex.types import Limit, Precision
+
+OUTPUTS = ("boxes", "scores", "landmarks", "loc", "conf", "landm")
+"""Output names of both heads."""
+
+FLAGS = ("easy", "medium", "hard")
+"""Subsets of average precision that the faces of a ground truth carry flags for."""
+
+ALL = "all"
+"""The subset of average precision of faces without flags."""
+
+SUBSETS = (*FLAGS, ALL)
+
+Unit = Literal["ratio", "px", "dB", "1"]
+
+
+class Direction(enum.Enum):
+    """What a limit bounds."""
+
+    MIN = "at least"
+    MAX = "at most"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a number means.
+
+    Attributes:
+        unit: as in `facex.types.Finding`.
+        direction: whether a limit is the lowest or the highest value that passes.
+        low: lowest sensible limit.
+        high: highest sensible limit; one beyond it would never fail, or always.
+    """
+
+    unit: Unit
+    direction: Direction
+    low: float
+    high: float
+
+
+def _metric(unit: Unit, direction: Direction, low: float = 0.0, high: float = 1.0) -> Metric:
+    return Metric(unit=unit, direction=direction, low=low, high=high)
+
+
+METRICS: Mapping[str, Metric] = {
+    "matched_f1": _metric("ratio", Direction.MIN),
+    "lost_faces": _metric("ratio", Direction.MAX),
+    "box_iou_mean": _metric("ratio", Direction.MIN),
+    "box_iou_p5": _metric("ratio", Direction.MIN),
+    "score_shift_mean": _metric("1", Direction.MAX),
+    "score_shift_max": _metric("1", Direction.MAX),
+    "landmark_nme_mean": _metric("ratio", Direction.MAX),
+    "landmark_nme_p95": _metric("ratio", Direction.MAX),
+    "landmark_error_max_px": _metric("px", Direction.MAX, high=1e4),
+    "snr_db.*": _metric("dB", Direction.MIN, low=-200.0, high=200.0),
+    "max_abs.*": _metric("1", Direction.MAX, high=1e6),
+    "ap_drop_*": _metric("ratio", Direction.MAX, low=-1.0),
+    "ap_*": _metric("ratio", Direction.MIN),
+    "background_false_positives": _metric("1", Direction.MAX, high=1e6),
+}
+"""Every metric; a name that ends in `*` is a group."""
+
+_MEMBERS = {"snr_db.*": OUTPUTS, "max_abs.*": OUTPUTS, "ap_drop_*": SUBSETS, "ap_*": SUBSETS}
+_GROUPS = {f"{group[:-1]}{member}": group for group, members in _MEMBERS.items() for member in members}
+
+DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
+    Precision.FP32: {
+        "matched_f1": 0.999, "lost_faces": 0.0, "box_iou_p5": 0.999, "landmark_nme_mean": 1e-4,
+        "landmark_error_max_px": 0.05, "score_shift_max": 0.001, "snr_db.*": 80.0, "ap_drop_*": 0.002,
+    },
+    Precision.FP16: {
+        "matched_f1": 0.995, "lost_faces": 0.001, "box_iou_p5": 0.98, "landmark_nme_mean": 0.002,
+        "snr_db.*": 40.0, "ap_drop_*": 0.005,
+    },
+    Precision.W8: {
+        "matched_f1": 0.98, "lost_faces": 0.002, "box_iou_p5": 0.93, "landmark_nme_mean": 0.012,
+        "ap_drop_*": 0.01,
+    },
+    Precision.W8A8: {
+        "matched_f1": 0.96, "lost_faces": 0.005, "box_iou_p5": 0.85, "landmark_nme_mean": 0.025,
+        "ap_drop_*": 0.02,
+    },
+}  # fmt: skip
+
+
+def metric(name: str) -> Metric:
+    """What the metric of a finding means.
+
+    Raises:
+        KeyError: facex measures no such thing.
+    """
+    return METRICS[group_of(name)]
+
+
+def group_of(name: str) -> str:
+    """The group of a metric, `snr_db.boxes` -> `snr_db.*`; a metric without one, or a group, is its own."""
+    return _GROUPS.get(name, name)
+
+
+def parse_limit(text: str) -> Limit:
+    """Read `[PRECISION.]METRIC=VALUE`, for example `w8a8.matched_f1=0.97`, `snr_db=60`, `ap_drop_hard=0.01`.
+
+    Raises:
+        UsageError: not of that form, an unknown metric, or a value out of its range.
+    """
+    left, equals, right = text.partition("=")
+    try:
+        value = float(right)
+    except ValueError:
+        value = None
+    if not equals or value is None:
+        raise UsageError(
+            f"--limit {text}: must be METRIC=NUMBER or PRECISION.METRIC=NUMBER",
+            hint="for example w8a8.matched_f1=0.97",
+        )
+    head, _, tail = left.strip().partition(".")
+    precision = next((p for p in Precision if p.value == head and tail), None)
+    return checked(Limit(metric=tail if precision else left.strip(), value=value, precision=precision))
+
+
+def checked(limit: Limit) -> Limit:
+    """The limit with its metric's full name (`snr_db` -> `snr_db.*`).
+
+    Raises:
+        UsageError: an unknown metric, or a value that is not a number in the metric's range.
+    """
+    shown = f"--limit {f'{limit.precision}.' if limit.precision else ''}{limit.metric}={limit.value:g}"
+    names = (limit.metric, f"{limit.metric}.*", f"{limit.metric}_*")
+    name = next((n for n in names if n in METRICS or n in _GROUPS), None)
+    if name is None:
+        raise UsageError(
+            f"{shown}: no metric is called '{limit.metric}'",
+            hint=f"choose from {', '.join(METRICS)}; "
+            f"* is one of {', '.join(OUTPUTS)} or {', '.join(SUBSETS)}; "
+            f"a limit for one precision starts with {', '.join(f'{p}.' for p in Precision)}",
+        )
+    known = metric(name)
+    if not known.low <= limit.value <= known.high:  # NaN is refused too
+        raise UsageError(f"{shown}: {name} is limited by a number from {known.low:g} to {known.high:g}")
+    return Limit(metric=name, value=limit.value, precision=limit.precision)
+
+
+def limit_for(name: str, precision: Precision, overrides: Sequence[Limit]) -> float | None:
+    """The limit that holds for a metric of an artifact; None where it is only reported.
+
+    A limit for the precision beats one for all, which beats the default; of two alike, one on the metric
+    itself beats one on its group, and the last one given wins.
+
+    Raises:
+        UsageError: see `checked`.
+    """
+    fitting = [
+        limit for limit in map(checked, overrides)
+        if limit.precision in (None, precision) and limit.metric in (name, group_of(name))
+    ]  # fmt: skip
+    if fitting:
+        # max() keeps the first of equals: reversed makes that the last one given
+        return max(reversed(fitting), key=lambda limit: (limit.precision is not None, limit.metric == name)).value
+    return DEFAULT_LIMITS[precision].get(group_of(name))

@@ -1,0 +1,53 @@
+"""The check that needs no photographs: artifact and reference on seeded noise, tensor by tensor.
+
+It shows that a file runs and computes the same function; it says nothing of faces, so it replaces no photograph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.errors import stage
+from facex.parity.metrics import Accumulator
+from facex.types import Detections, Session, Size
+
+if TYPE_CHECKING:
+    from facex.types import FloatArray
+
+SEED = 20200613
+
+
+def picture(size: Size) -> NDArray[np.uint8]:
+    """uint8 [1, H, W, 3], every value equally likely; the same for the same size."""
+    return np.random.default_rng(SEED).integers(0, 256, (1, size.height, size.width, 3), dtype=np.uint8)
+
+
+def compare(reference: Session, candidates: Mapping[str, Session], size: Size) -> dict[str, dict[str, float | None]]:
+    """`snr_db.*` and `max_abs.*` of every candidate.
+
+    Raises:
+        ArtifactError: a candidate's outputs are not those of the reference.
+        BackendError: a runtime failed; its stage is the artifact's name.
+    """
+    inputs = {"image": picture(size)}
+    expected = reference(inputs)
+    found = {}
+    for name, session in candidates.items():
+        with stage(name):
+            values = Accumulator()
+            values.add(_no_faces(expected), _no_faces(expected), expected, session(inputs))
+        found[name] = {k: v for k, v in values.metrics().items() if k.startswith(("snr_db.", "max_abs."))}
+    return found
+
+
+def _no_faces(outputs: Mapping[str, FloatArray]) -> Detections:
+    points = next(iter(outputs.values())).shape[-1] // 2
+    return Detections(
+        boxes=np.zeros((0, 4), np.float32),
+        scores=np.zeros(0, np.float32),
+        landmarks=np.zeros((0, points, 2), np.float32),
+    )
