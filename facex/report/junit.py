@@ -1,0 +1,72 @@
+"""The findings as JUnit XML, in the dialect that GitLab, Jenkins and the GitHub actions have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from xml.etree import ElementTree
+
+from facex.manifest import BUDGET_FINDINGS, Manifest
+from facex.report.wording import comparison, printable
+from facex.types import Finding, Verdict
+
+
+def to_xml(manifest: Manifest) -> str:
+    """One test suite an artifact, one test case a finding; the declared encoding is UTF-8.
+
+    There are no times and no time stamps: the same manifest gives the same text.
+    """
+    root = ElementTree.Element("testsuites", {"name": "facex", **_counts(manifest.findings)})
+    # A dictionary for its order: the artifacts, then any that only findings speak of.
+    names = dict.fromkeys([a.name for a in manifest.artifacts] + [f.artifact for f in manifest.findings])
+    for name in names:
+        findings = [f for f in manifest.findings if f.artifact == name]
+        suite = ElementTree.SubElement(root, "testsuite", {"name": _xml_text(name), **_counts(findings)})
+        for title, finding in zip(_titles(findings), findings, strict=True):
+            _add_case(suite, title, finding)
+    ElementTree.indent(root)
+    # ElementTree's own declaration names the locale's encoding when it returns text
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+
+
+def _counts(findings: Iterable[Finding]) -> dict[str, str]:
+    verdicts = [f.verdict for f in findings]
+    return {
+        "tests": str(len(verdicts)),
+        "failures": str(verdicts.count(Verdict.FAIL)),
+        "errors": "0",
+        "skipped": str(verdicts.count(Verdict.SKIPPED)),
+        "time": "0",
+    }
+
+
+def _titles(findings: Sequence[Finding]) -> list[str]:
+    """Names of the test cases: the metric, numbered from the second of a kind on.
+
+    A latency on each of two devices is two findings of a name, and readers keep one case a name.
+    """
+    seen: Counter[str] = Counter()
+    titles = []
+    for finding in findings:
+        seen[finding.name] += 1
+        titles.append(f"{finding.name} #{seen[finding.name]}" if seen[finding.name] > 1 else finding.name)
+    return titles
+
+
+def _add_case(suite: ElementTree.Element, title: str, finding: Finding) -> None:
+    names = {"classname": _xml_text(finding.artifact), "name": _xml_text(title), "time": "0"}
+    case = ElementTree.SubElement(suite, "testcase", names)
+    message = _xml_text(finding.reason)
+    if finding.verdict is Verdict.FAIL:
+        kind = "budget" if finding.name in BUDGET_FINDINGS else "parity"
+        failure = ElementTree.SubElement(case, "failure", {"message": message, "type": kind})
+        failure.text = f"{_xml_text(finding.name)}: {comparison(finding)}\n{message}"
+    elif finding.verdict is Verdict.SKIPPED:
+        ElementTree.SubElement(case, "skipped", {"message": message})
+    else:
+        ElementTree.SubElement(case, "system-out").text = comparison(finding)
+
+
+def _xml_text(text: str) -> str:
+    """The text with what is no character of XML 1.0 (section 2.2) written as escapes."""
+    return printable(text, keep="\t\n")

@@ -1,0 +1,224 @@
+"""The end of a run in the terminal: what was made, what failed, what was skipped, and whether to ship it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facex.errors import EXIT_OK
+from facex.manifest import FACES_FINDING, Manifest
+from facex.report import table
+from facex.report.table import Line
+from facex.report.wording import OUTCOMES, comparison, encodable, plural, printable
+from facex.types import Contract, Finding, Latency, LatencyKind, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG_WIDTH = 100
+"""Columns where the output is no terminal, whose width nobody knows."""
+
+MIN_WIDTH = 60
+_LABEL_WIDTH = 13
+_GLUE = "\N{NO-BREAK SPACE}"
+_SPACES = re.compile(r"[ \t\n\r\f\v]+")
+_NUMBER = re.compile(r"-?[0-9.]+(e[-+]?[0-9]+)?")
+
+_OPTIONS: dict[str, tuple[str, str, Callable[[Contract], str]]] = {
+    "activation_slope": ("activation", "--activation", lambda c: _activation(c.activation_slope)),
+    "min_sizes": ("anchors", "--anchors", lambda c: ";".join(_joined(level) for level in c.min_sizes)),
+    "variances": ("variances", "--variances", lambda c: _joined(c.variances)),
+    "channel_order": ("channels", "--channel-order", lambda c: c.channel_order.value),
+    "mean": ("mean", "--mean", lambda c: _joined(c.mean)),
+    "scale": ("scale", "--scale", lambda c: _joined(c.scale)),
+    "landmarks": ("landmarks", "--landmarks", lambda c: str(c.landmarks)),
+}
+"""Field of the contract -> what it is called here, the option that states it, and its value there."""
+
+
+def render(manifest: Manifest, *, out_dir: Path | None, console: Console) -> None:
+    """Print the report.
+
+    Args:
+        manifest: the whole record of the run.
+        out_dir: the folder that holds the manifest and what was promoted; None when nothing was written.
+        console: colours and encoding are its own; where it is no terminal, lines are made for 100 columns.
+    """
+    from rich.text import Text
+
+    width = max(console.width, MIN_WIDTH) if console.is_terminal else LOG_WIDTH
+    convert = encodable(console.encoding)
+    sections = [
+        [*table.lines(manifest, width), *_latencies(manifest, width)]
+        if manifest.artifacts
+        else [[("No artifacts.", "")]],
+        list(_failures(manifest, width)),
+        list(_skips(manifest, width)),
+        list(_origin(manifest, width)),
+        list(_outcome(manifest, out_dir, width)),
+    ]
+    for i, section in enumerate(filter(None, sections)):
+        for line in [[("", "")], *section] if i else section:
+            text = Text.assemble(*((convert(piece), style) for piece, style in line))
+            text.rstrip()
+            # soft_wrap: a file name longer than the line is left whole, for the terminal to wrap
+            console.print(text, soft_wrap=True)
+
+
+def _paragraph(
+    label: str, text: str, width: int, *, indent: int = _LABEL_WIDTH, style: str = "bold", body: str = ""
+) -> Iterator[Line]:
+    """A label and its text, wrapped between words and indented below the first word of the text."""
+    hanging = " " * indent
+    words = printable(_SPACES.sub(" ", text).strip(" "))
+    wrapped = textwrap.wrap(words, width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+    for i, line in enumerate(wrapped):
+        yield [(hanging if i else label.ljust(indent), "" if i else style), (line.replace(_GLUE, " "), body)]
+
+
+def _glued(text: str) -> str:
+    """The text, never to be wrapped at its spaces."""
+    return text.replace(" ", _GLUE)
+
+
+def _latencies(manifest: Manifest, width: int) -> Iterator[Line]:
+    """Where the times in the table were measured; and each other time, with its band."""
+    conditions: dict[str, list[int]] = {}
+    others = []
+    for entry in manifest.latency:
+        if entry.kind is LatencyKind.MEASURED and entry is table.shown_latency(manifest, entry.artifact):
+            conditions.setdefault(_condition(entry), []).append(entry.runs)
+        else:
+            others.append(entry)
+    texts = [f"{text}, {_range(runs)} runs" for text, runs in conditions.items()]
+    for entry in others:
+        low, high = table.milliseconds(entry.low_ms), table.milliseconds(entry.high_ms)
+        figures = f"{table.milliseconds(entry.p50_ms)} ms ({low} to {high})"
+        texts.append(f"{_glued(entry.artifact)}: {figures}, {_condition(entry)}")
+    if texts:
+        yield []
+    for i, text in enumerate(texts):
+        yield from _paragraph("" if i else "Latency", text, width)
+
+
+def _condition(entry: Latency) -> str:
+    preposition = "for" if entry.kind is LatencyKind.ESTIMATE else "on"
+    return f"{entry.kind} {preposition} {entry.device}, {plural(entry.threads, 'thread')}"
+
+
+def _range(values: list[int]) -> str:
+    return f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
+    """A line a failed finding: artifact, metric, value, limit, and the reason where it says more than these.
+
+    The reason goes below where the line is full.
+    """
+    failed = [f for f in manifest.findings if f.verdict is Verdict.FAIL]
+    rows = [(printable(f.artifact), f.name, comparison(f)) for f in failed]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for finding, row in zip(failed, rows, strict=True):
+        cells = "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True))
+        reason = "" if _restates(finding) else printable(" ".join(finding.reason.split()))
+        if len("FAIL  ") + len(cells) + 2 + len(reason) <= width:
+            yield [("FAIL  ", "bold red"), (f"{cells}  {reason}", "")]
+        else:
+            yield [("FAIL  ", "bold red"), (cells, "")]
+            yield from _paragraph("", reason, width, indent=8)
+
+
+def _restates(finding: Finding) -> bool:
+    """Whether the reason is only the figures over again, as in `0.873 is below 0.98`."""
+    known = {"is", "above", "below", "the", "limit", "of", finding.unit}
+    return finding.actual is not None and all(w in known or _NUMBER.fullmatch(w) for w in finding.reason.split())
+
+
+def _skips(manifest: Manifest, width: int) -> Iterator[Line]:
+    """Per reason: which checks, and of which artifacts."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for f in manifest.findings:
+        if f.verdict is Verdict.SKIPPED:
+            reasons.setdefault(f.reason, {}).setdefault(f.artifact, []).append(f.name)
+    for reason, checks in reasons.items():
+        yield from _paragraph("SKIPPED", reason, width, indent=9, style="yellow")
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for artifact, names in checks.items():
+            alike.setdefault(tuple(names), []).append(artifact)
+        for metrics, artifacts in alike.items():
+            text = f"{', '.join(metrics)}: {', '.join(map(_glued, artifacts))}"
+            yield from _paragraph("", text, width, indent=9)
+
+
+def _origin(manifest: Manifest, width: int) -> Iterator[Line]:
+    """Checkpoint, contract with its assumed part, and the photographs."""
+    source, contract = manifest.source, manifest.source.contract
+    yield from _paragraph(
+        "Checkpoint",
+        f"{_glued(source.checkpoint)}, {contract.family} {contract.backbone}, sha256 {source.sha256[:12]}",
+        width,
+    )
+    parts = [
+        _glued(f"{word} {value(contract)}{'*' if field in source.assumed else ''}")
+        for field, (word, _, value) in _OPTIONS.items()
+    ]
+    yield from _paragraph("Contract", ", ".join([*parts, f"strides {_joined(contract.strides)}"]), width)
+    if source.assumed:
+        options = (f"{_OPTIONS[f][1]} {shlex.quote(_OPTIONS[f][2](contract))}" for f in source.assumed)
+        note = "* assumed: nobody stated it and no checkpoint can prove it. If it is right, state it:"
+        yield from _paragraph("", note, width, body="yellow")
+        yield from _paragraph("", " ".join(map(_glued, options)), width, body="yellow")
+    yield from _paragraph("Photographs", _photographs(manifest), width)
+
+
+def _photographs(manifest: Manifest) -> str:
+    evaluation, calibration = manifest.evaluation, manifest.calibration
+    return "; ".join(
+        (
+            f"{evaluation.count} for parity, {plural(evaluation.reference_faces, 'reference face')}"
+            if evaluation
+            else "none for parity",
+            f"{calibration.count} for calibration ({calibration.method})" if calibration else "none for calibration",
+        )
+    )
+
+
+def _outcome(manifest: Manifest, out_dir: Path | None, width: int) -> Iterator[Line]:
+    """The last line: the result, what the exit code means, and where the files are."""
+    word, meaning = OUTCOMES[manifest.exit_code]
+    total = len(manifest.artifacts)
+    failed = sum(manifest.failed(a.name) for a in manifest.artifacts)
+    compared = {f.artifact for f in manifest.findings if f.name == FACES_FINDING and f.verdict is not Verdict.SKIPPED}
+    unproven = sum(a.name not in compared for a in manifest.artifacts)
+    parts = [f"{failed} of {plural(total, 'artifact')} failed" if failed else plural(total, "artifact")]
+    if unproven:
+        parts.append(f"{unproven} not compared with the reference")
+    if out_dir is not None:
+        parts += _places(manifest, out_dir)
+    style = "bold red" if manifest.exit_code != EXIT_OK else "bold yellow" if unproven else "bold green"
+    text = f"exit code {manifest.exit_code}, {meaning}: {', '.join(parts)}"
+    yield from _paragraph(word, text, width, indent=len(word) + 2, style=style)
+
+
+def _places(manifest: Manifest, out_dir: Path) -> Iterator[str]:
+    """How many artifacts were promoted and how many were not, and the folders of each."""
+    for promoted, verb in ((True, "promoted to"), (False, "left in")):
+        chosen = [a for a in manifest.artifacts if a.promoted is promoted]
+        parents = (posixpath.dirname(posixpath.normpath((out_dir / a.path).as_posix())) for a in chosen)
+        folders = " and ".join(dict.fromkeys(_glued(posixpath.join(parent or ".", "")) for parent in parents))
+        if chosen or promoted:
+            yield f"{_glued(f'{len(chosen)} {verb}')} {folders}" if chosen else "none promoted"
+
+
+def _activation(slope: float) -> str:
+    return f"leaky:{_joined((slope,))}" if slope else "relu"
+
+
+def _joined(values: tuple[float, ...]) -> str:
+    """With all digits: what is printed may be given back as an option."""
+    return ",".join(repr(value).removesuffix(".0") for value in values)
