@@ -1,0 +1,221 @@
+"""Turn a trained PyTorch RetinaFace into models that a phone app can ship, and prove each still finds the same faces.
+
+The functions here are the command line's equals. They raise `facex.errors.FacexError` for input that cannot be used
+and for backends that fail; checks that fail are findings of what they return, and its `exit_code`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from facex.checking import Timing
+    from facex.manifest import Manifest
+    from facex.progress import Progress
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "bench", "check", "export"]
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    *,
+    targets: Iterable[str] = (),
+    precisions: Iterable[str] = (),
+    int8: bool = False,
+    sizes: Iterable[str] = ("640x640",),
+    out: str | os.PathLike[str] = "build",
+    progress: Progress | None = None,
+    **options: Any,
+) -> Manifest:
+    """Convert a checkpoint, hold every file against it, keep what passes in `out`, and return the manifest.
+
+    Args:
+        checkpoint: a PyTorch checkpoint.
+        targets: names such as `tflite`; all when empty.
+        precisions: `fp32`, `fp16`, `w8`, `w8a8`; for every target.
+        int8: adds what each target means by int8.
+        sizes: `HEIGHTxWIDTH`, pixels.
+        out: folder for what passed.
+        progress: shown what is going on.
+        **options: the other options of `facex export` by name: `calib`, `images`, `ground_truth`, `head`, `threads`,
+            `opset`, `deployment_target`, `max_size_mb`, `max_latency_ms`; `limits` as texts like
+            `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`, `channel_order`,
+            `mean`, `scale`, `landmarks`, as texts or values.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used.
+        facex.errors.MissingExtraError: a target's packages are not installed.
+        facex.errors.BackendError: a converter, a runtime or the file system failed.
+    """
+    from pathlib import Path
+
+    from facex import pipeline
+    from facex.recipe import Recipe, parse_size
+    from facex.types import Precision
+
+    given = _Options(options)
+    recipe = Recipe(
+        checkpoint=Path(checkpoint),
+        targets=tuple(targets),
+        precisions=tuple(given.choice("precisions", Precision, value) for value in precisions),
+        int8=int8,
+        sizes=tuple(map(parse_size, sizes)),
+        out=Path(out),
+        contract=given.contract(),
+        limits=given.limits(),
+        budget=given.budget(),
+        options=given.export_options(),
+        **given.plain("export"),
+    )
+    return pipeline.run(pipeline.plan(recipe), command="facex.export()", progress=progress).manifest
+
+
+def check(
+    *artifacts: str | os.PathLike[str],
+    reference: str | os.PathLike[str],
+    progress: Progress | None = None,
+    **options: Any,
+) -> Manifest:
+    """Hold existing artifacts, or those of one `manifest.json`, against a checkpoint, and return what was found.
+
+    Args:
+        *artifacts: files, or one manifest.
+        reference: the checkpoint.
+        progress: shown what is going on.
+        **options: the other options of `facex check` by name, see `export`; and `precision`.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used.
+        facex.errors.BackendError: a runtime failed.
+    """
+    from pathlib import Path
+
+    from facex import checking
+
+    given = _Options(options)
+    result = checking.check(
+        [Path(path) for path in artifacts],
+        reference=Path(reference),
+        contract=given.contract(),
+        limits=given.limits(),
+        budget=given.budget(),
+        progress=progress,
+        **given.plain("check"),
+    )
+    return result.manifest
+
+
+def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
+    """Time artifacts, or those of one `manifest.json`, on this host.
+
+    Args:
+        *artifacts: files, or one manifest.
+        progress: shown what is going on.
+        **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `max_size_mb`,
+            `max_latency_ms`.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used.
+        facex.errors.BackendError: a runtime failed.
+    """
+    from pathlib import Path
+
+    from facex import checking
+
+    given = _Options(options)
+    return checking.bench(
+        [Path(path) for path in artifacts], budget=given.budget(), progress=progress, **given.plain("bench")
+    )
+
+
+class _Options:
+    """Keyword options of the functions above, as the recipe wants them; what is left over is unknown."""
+
+    PLAIN = {  # noqa: RUF012 - a constant
+        "export": ("calib", "images", "ground_truth", "head", "threads"),
+        "check": ("images", "ground_truth", "precision", "threads"),
+        "bench": ("precision", "threads", "warmup", "runs"),
+    }
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._left = dict(options)
+
+    def choice(self, option: str, kind: Any, value: Any) -> Any:
+        from facex.errors import UsageError
+
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise UsageError(f"{option} {value}: unknown", hint=f"choose from {', '.join(kind)}") from error
+
+    def contract(self) -> Any:
+        from facex.recipe import parse_activation, parse_anchors, parse_numbers
+        from facex.types import ChannelOrder, ContractOptions
+
+        def take(name: str, parse: Any) -> Any:
+            value = self._left.pop(name, None)
+            return parse(value) if isinstance(value, str) else value
+
+        def numbers(name: str, count: int) -> Any:
+            return take(name, lambda text: parse_numbers(text, name, count))
+
+        return ContractOptions(
+            activation_slope=take("activation", parse_activation),
+            min_sizes=take("anchors", parse_anchors),
+            variances=numbers("variances", 2),
+            channel_order=take("channel_order", lambda text: self.choice("channel_order", ChannelOrder, text)),
+            mean=numbers("mean", 3),
+            scale=numbers("scale", 3),
+            landmarks=self._left.pop("landmarks", None),
+        )
+
+    def limits(self) -> Any:
+        from facex.parity.limits import parse_limit
+
+        return tuple(parse_limit(x) if isinstance(x, str) else x for x in self._left.pop("limits", ()))
+
+    def budget(self) -> Any:
+        from facex.recipe import Budget
+
+        return Budget(
+            max_size_mb=self._left.pop("max_size_mb", None), max_latency_ms=self._left.pop("max_latency_ms", None)
+        )
+
+    def export_options(self) -> Any:
+        from facex.recipe import DEFAULT_OPTIONS
+        from facex.types import ExportOptions
+
+        return ExportOptions(
+            opset=self._left.pop("opset", DEFAULT_OPTIONS.opset),
+            deployment_target=self._left.pop("deployment_target", DEFAULT_OPTIONS.deployment_target),
+        )
+
+    def plain(self, function: str) -> dict[str, Any]:
+        """What passes through by its own name.
+
+        Raises:
+            UsageError: an option is unknown.
+        """
+        from pathlib import Path
+
+        from facex.errors import UsageError
+        from facex.types import Head, Precision
+
+        kinds = {"head": Head, "precision": Precision}
+        taken: dict[str, Any] = {}
+        for name in self.PLAIN[function]:
+            value = self._left.pop(name, None)
+            if value is None:
+                continue
+            if name in kinds:
+                value = self.choice(name, kinds[name], value)
+            elif name not in ("threads", "warmup", "runs"):
+                value = Path(value)
+            taken[name] = value
+        if self._left:
+            raise UsageError(f"unknown option {', '.join(sorted(self._left))}")
+        return taken

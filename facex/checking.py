@@ -1,0 +1,311 @@
+"""Existing artifacts: hold them against a reference, time them, or read what they say of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facex import exporters, manifest
+from facex.errors import ArtifactError, UsageError
+from facex.examination import Evidence, Examination, Subject, evaluation_of, examine, measure, open_sessions
+from facex.manifest import Manifest, Source
+from facex.pipeline import Result, refuse_overlap, tool_versions
+from facex.progress import Clock, Progress
+from facex.recipe import Budget
+from facex.types import (
+    Artifact,
+    Contract,
+    ContractOptions,
+    FileFacts,
+    Finding,
+    Head,
+    Latency,
+    Limit,
+    Precision,
+    Size,
+    TargetInfo,
+    Verdict,
+)
+
+HEAD_OUTPUTS = {Head.DECODED: {"boxes", "scores", "landmarks"}, Head.RAW: {"loc", "conf", "landm"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An artifact found on disk.
+
+    Attributes:
+        facts: what the file says of itself.
+        contract: recorded with it, or None.
+        recorded: its entry in the manifest that it was reached through, or None.
+    """
+
+    subject: Subject
+    facts: FileFacts
+    contract: Contract | None
+    recorded: Artifact | None
+
+    def artifact(self, runtime: str | None) -> Artifact:
+        """As a manifest records it."""
+        return Artifact(
+            path=self.subject.name,
+            target=self.subject.target,
+            precision=self.subject.precision,
+            head=self.subject.head,
+            size=self.subject.size,
+            size_bytes=manifest.size_of(self.subject.path),
+            sha256=manifest.sha256_of(self.subject.path),
+            inputs=self.facts.inputs,
+            outputs=self.facts.outputs,
+            integer_mac_fraction=self.facts.integer_mac_fraction,
+            minimum_runtime=self.facts.minimum_runtime,
+            runtime=runtime,
+            promoted=True,
+        )
+
+
+def find(paths: Sequence[Path], precision: Precision | None = None) -> tuple[list[Opened], Manifest | None]:
+    """The artifacts behind paths: files of any target, or one manifest that stands for all it promoted.
+
+    Args:
+        paths: artifacts, or a single `manifest.json`.
+        precision: of the artifacts, where their names do not tell.
+
+    Returns:
+        The artifacts in order, and the manifest if it was one.
+
+    Raises:
+        ArtifactError: missing, unreadable, of no known target, or not of facex's interface.
+        UsageError: two of one name, or a precision that is not known.
+    """
+    if len(paths) == 1 and paths[0].suffix == ".json":
+        record = manifest.load(paths[0])
+        promoted = [a for a in record.artifacts if a.promoted]
+        if not promoted:
+            raise ArtifactError(f"{paths[0]}: promoted no artifact, so there is nothing to check")
+        found = [_open(paths[0].parent / a.path, a.precision, a) for a in promoted]
+        return [dataclasses.replace(o, contract=record.source.contract) for o in found], record
+    opened = [_open(path, precision, None) for path in paths]
+    names = [o.subject.name for o in opened]
+    if len(set(names)) < len(names):
+        raise UsageError("two artifacts have the same file name", hint="check them one at a time")
+    return opened, None
+
+
+def _open(path: Path, precision: Precision | None, recorded: Artifact | None) -> Opened:
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file")
+    target = exporters.target_of(path)
+    if target is None:
+        suffixes = ", ".join(exporters.info(name).suffix for name in exporters.names())
+        raise ArtifactError(f"{path}: is of no known target", hint=f"known: {suffixes}, or a manifest.json")
+    info = exporters.info(target)
+    if target == "coreml":
+        exporters.require(info, info.packages, f"reading {path.name}")
+    facts: FileFacts = exporters.load(target).describe(path)
+    subject = Subject(
+        name=path.name,
+        path=path,
+        target=target,
+        precision=precision or _precision(path),
+        head=_head(path, facts),
+        size=_size(path, facts, info),
+    )
+    text = facts.metadata.get("facex.contract")
+    return Opened(subject=subject, facts=facts, contract=_contract(path, text), recorded=recorded)
+
+
+def _precision(path: Path) -> Precision:
+    match = re.search(r"_(\w+?)$", path.stem)
+    try:
+        return Precision(match[1] if match else "")
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: its name does not end in a precision",
+            hint=f"say which with --precision {'|'.join(Precision)}; it chooses the default limits",
+        ) from error
+
+
+def _head(path: Path, facts: FileFacts) -> Head:
+    names = {tensor.name for tensor in facts.outputs}
+    for head, expected in HEAD_OUTPUTS.items():
+        if names == expected:
+            return head
+    raise ArtifactError(
+        f"{path}: its outputs are {', '.join(sorted(names))}",
+        hint="expected boxes, scores, landmarks or loc, conf, landm",
+    )
+
+
+def _size(path: Path, facts: FileFacts, info: TargetInfo) -> Size:
+    image = facts.inputs[0] if len(facts.inputs) == 1 else None
+    if image is None or image.name != "image" or image.dtype != info.image_dtype or len(image.shape) != 4:
+        found = ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in facts.inputs)
+        raise ArtifactError(f"{path}: its inputs are {found}", hint=f"expected one {info.image_dtype} 'image'")
+    height, width = image.shape[1:3] if info.channels_last else image.shape[2:]
+    return Size(height=height, width=width)
+
+
+def _contract(path: Path, text: str | None) -> Contract | None:
+    if text is None:
+        return None
+    try:
+        return manifest.contract_from_plain(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: the contract in its metadata cannot be read: {error}") from error
+
+
+def check(
+    paths: Sequence[Path],
+    *,
+    reference: Path,
+    images: Path | None = None,
+    ground_truth: Path | None = None,
+    contract: ContractOptions | None = None,
+    precision: Precision | None = None,
+    limits: Sequence[Limit] = (),
+    budget: Budget | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Result:
+    """Hold existing artifacts against a checkpoint; the result is judged like an export.
+
+    The contract is what the caller states, completed by what the artifacts record.
+
+    Raises:
+        InputError: something given cannot be used.
+        BackendError: a runtime failed.
+    """
+    from facex.parity import ground_truth as truth
+    from facex.parity.limits import checked
+    from facex.reference import detector, photographs
+
+    clock = Clock(progress)
+    with clock("read", f"reading {reference.name}"):
+        opened, record = find(paths, precision)
+        loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
+        found = photographs.find(images, option="--images") if images else []
+        evidence = Evidence(
+            detector=loaded,
+            photographs=found,
+            ground_truth=truth.load(ground_truth) if ground_truth else None,
+            limits=tuple(map(checked, limits)),
+        )
+    if record and record.calibration and record.calibration.sha256:
+        refuse_overlap(record.calibration.sha256, found)
+    if record and record.source.sha256 != loaded.sha256:
+        clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
+    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock)
+    artifacts = tuple(o.artifact(examination.runtimes.get(o.subject.name)) for o in opened)
+    return Result(
+        manifest=Manifest(
+            source=Source(
+                checkpoint=reference.name, sha256=loaded.sha256, contract=loaded.contract, assumed=loaded.assumed
+            ),
+            calibration=record.calibration if record else None,
+            evaluation=evaluation_of(found, examination),
+            artifacts=artifacts,
+            findings=(
+                *_unchanged(opened, artifacts),
+                *examination.findings,
+                *examination.budget_findings(artifacts, budget or Budget()),
+            ),
+            latency=examination.latency,
+            tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
+        ),
+        timings_s=dict(clock.timings_s),
+    )
+
+
+def _completed(stated: ContractOptions, opened: Sequence[Opened]) -> ContractOptions:
+    """What the user states, and for the rest what the artifacts record, if they agree."""
+    recorded = [o.contract for o in opened if o.contract is not None]
+    if not recorded:
+        return stated
+    if any(other != recorded[0] for other in recorded):
+        raise ArtifactError("the artifacts record different contracts", hint="check them one at a time")
+    fields = [f.name for f in dataclasses.fields(ContractOptions) if f.name != "landmarks"]
+    chosen: dict[str, Any] = {name: getattr(recorded[0], name) for name in fields}
+    chosen |= {name: value for name in fields if (value := getattr(stated, name)) is not None}
+    return ContractOptions(landmarks=stated.landmarks, **chosen)
+
+
+def _unchanged(opened: Sequence[Opened], artifacts: Sequence[Artifact]) -> list[Finding]:
+    """Whether each file is still the one that the manifest describes."""
+    findings = []
+    for o, artifact in zip(opened, artifacts, strict=True):
+        if o.recorded is None:
+            continue
+        same = o.recorded.sha256 == artifact.sha256
+        findings.append(
+            Finding(
+                name="unchanged",
+                artifact=artifact.name,
+                unit="1",
+                actual=float(same),
+                limit=1.0,
+                verdict=Verdict.PASS if same else Verdict.FAIL,
+                reason="" if same else "its SHA-256 is not the one in the manifest",
+            )
+        )
+    return findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What `bench` found; keys as in the manifest."""
+
+    artifacts: tuple[Artifact, ...]
+    findings: tuple[Finding, ...]
+    latency: tuple[Latency, ...]
+    tools: dict[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 when a budget was exceeded."""
+        return manifest.exit_code_of(self.findings)
+
+
+def bench(
+    paths: Sequence[Path],
+    *,
+    budget: Budget | None = None,
+    precision: Precision | None = None,
+    threads: int = 1,
+    warmup: int = 5,
+    runs: int = 50,
+    progress: Progress | None = None,
+) -> Timing:
+    """Time artifacts on this host, interleaved.
+
+    Raises:
+        InputError: something given cannot be used.
+        MissingExtraError: no artifact can be run because its runtime is not installed.
+        BackendError: a runtime failed.
+    """
+    clock = Clock(progress)
+    with clock("read", "reading"):
+        opened, _ = find(paths, precision)
+    latency: list[Latency] = []
+    runtimes: dict[str, str] = {}
+    unavailable: dict[str, str] = {}
+    for size in dict.fromkeys(o.subject.size for o in opened):
+        sessions, absent = open_sessions([o.subject for o in opened if o.subject.size == size], threads)
+        unavailable.update(absent)
+        runtimes.update({name: session.runtime for name, session in sessions.items()})
+        latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
+    artifacts = tuple(o.artifact(runtimes.get(o.subject.name)) for o in opened)
+    examination = Examination(
+        findings=(), latency=tuple(latency), runtimes=runtimes, unavailable=unavailable, reference_faces=None
+    )
+    return Timing(
+        artifacts=artifacts,
+        findings=examination.budget_findings(artifacts, budget or Budget()),
+        latency=tuple(latency),
+        tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
+    )

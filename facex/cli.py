@@ -1,0 +1,485 @@
+"""The command line: options to a recipe, a recipe to a run, a run to a report and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from facex import __version__, config, exporters
+from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError
+from facex.recipe import (
+    DEFAULT_OPTIONS,
+    DEPLOYMENT_TARGETS,
+    Budget,
+    Recipe,
+    parse_activation,
+    parse_anchors,
+    parse_numbers,
+    parse_size,
+)
+from facex.types import ChannelOrder, ContractOptions, ExportOptions, Head, Precision, as_plain
+
+if TYPE_CHECKING:
+    from facex.manifest import Manifest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """A parameter that one of our parsers reads."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse text; values that are parsed already pass through."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except UsageError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _limit(text: str) -> Any:
+    from facex.parity.limits import parse_limit
+
+    return parse_limit(text)
+
+
+PATH = click.Path(path_type=Path)
+SIZE = _Parsed("HxW", parse_size)
+LIMIT = _Parsed("[PRECISION.]METRIC=VALUE", _limit)
+
+
+def _numbers(option: str, count: int) -> _Parsed:
+    return _Parsed(",".join(["X"] * count), lambda text: parse_numbers(text, option, count))
+
+
+def _stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+contract_options = _stacked(
+    click.option(
+        "--activation",
+        type=_Parsed("relu|leaky:SLOPE", parse_activation),
+        help="Activation the network was trained with.  [assumed: leaky:0.1]",
+    ),
+    click.option(
+        "--anchors",
+        type=_Parsed("SIZES", parse_anchors),
+        help="Prior sizes in pixels, levels split by ';'.  [assumed: '16,32;64,128;256,512']",
+    ),
+    click.option(
+        "--variances",
+        type=_numbers("--variances", 2),
+        help="Scales of centre offsets and log sizes.  [assumed: 0.1,0.2]",
+    ),
+    click.option(
+        "--channel-order",
+        type=click.Choice(list(map(str, ChannelOrder))),
+        help="Channel order the network was trained with.  [assumed: bgr]",
+    ),
+    click.option(
+        "--mean",
+        type=_numbers("--mean", 3),
+        help="Mean of 0-255 pixels, in the network's channel order.  [assumed: 104,117,123]",
+    ),
+    click.option(
+        "--scale",
+        type=_numbers("--scale", 3),
+        help="Factor after the mean is subtracted, by channel.  [assumed: 1,1,1]",
+    ),
+    click.option(
+        "--landmarks", type=click.IntRange(1), help="Landmark points; follow from the checkpoint and must agree."
+    ),
+)
+evidence_options = _stacked(
+    click.option("--images", type=PATH, help="Folder of photographs for parity; none of them may be in --calib."),
+    click.option(
+        "--ground-truth", type=PATH, help="gt.json beside those photographs: adds average precision and its drop."
+    ),
+    click.option(
+        "--limit",
+        "limits",
+        type=LIMIT,
+        multiple=True,
+        help="Replace a default limit, e.g. matched_f1=0.98 or w8a8.landmark_nme_mean=0.02; repeatable.",
+    ),
+    click.option("--min-f1", type=click.FloatRange(0, 1), help="Short for --limit matched_f1=X."),
+    click.option("--max-nme", type=click.FloatRange(0), help="Short for --limit landmark_nme_mean=X."),
+)
+budget_options = _stacked(
+    click.option("--max-size-mb", type=float, help="Largest artifact, in MB (10^6 bytes)."),
+    click.option("--max-latency-ms", type=float, help="Highest median latency on this host, in ms."),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        default=min(2, os.cpu_count() or 1),
+        show_default=True,
+        help="Threads of every runtime.",
+    ),
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the manifest's words, nothing else.")
+
+
+def _contract(values: dict[str, Any]) -> ContractOptions:
+    order = values.pop("channel_order")
+    return ContractOptions(
+        activation_slope=values.pop("activation"),
+        min_sizes=values.pop("anchors"),
+        variances=values.pop("variances"),
+        channel_order=ChannelOrder(order) if order else None,
+        mean=values.pop("mean"),
+        scale=values.pop("scale"),
+        landmarks=values.pop("landmarks"),
+    )
+
+
+def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
+    from facex.types import Limit
+
+    limits = list(values.pop("limits"))
+    for metric, name in (("matched_f1", "min_f1"), ("landmark_nme_mean", "max_nme")):
+        value = values.pop(name)
+        if value is not None:
+            limits.append(Limit(metric=metric, value=value, precision=None))
+    return tuple(limits)
+
+
+def _budget(values: dict[str, Any]) -> Budget:
+    return Budget(max_size_mb=values.pop("max_size_mb"), max_latency_ms=values.pop("max_latency_ms"))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "--version", prog_name="facex")
+@click.option(
+    "--config",
+    "config_path",
+    type=PATH,
+    help="Options file  [default: ./facex.toml, then [tool.facex] of ./pyproject.toml]",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and what the converters print.")
+@click.pass_context
+def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
+    """Turn a trained PyTorch RetinaFace into ONNX, TFLite and Core ML, and prove that each still finds the same faces.
+
+    Exit codes: 0 all passed, 2 usage or bad input, 3 parity failed, 4 budget exceeded, 5 a needed extra is missing,
+    6 a backend failed.
+    """
+    if debug:
+        os.environ["FACEX_DEBUG"] = "1"
+    if config_path is not None and not config_path.is_file():
+        raise UsageError(f"--config {config_path}: no such file")
+    path = config_path or config.find(Path.cwd())
+    if path is not None:
+        assert isinstance(context.command, click.Group)
+        context.default_map = config.defaults(path, context.command)
+
+
+@cli.command()
+@click.argument("checkpoint", type=PATH, required=False)
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice(exporters.names()),
+    multiple=True,
+    help="What to write; repeatable.  [default: all]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(list(map(str, Precision))),
+    multiple=True,
+    help="Number format, for every target; repeatable.  [default: fp32, for Core ML fp16]",
+)
+@click.option("--int8", is_flag=True, help="Also 8 bits: w8a8 for TFLite and ONNX, w8 for Core ML.")
+@click.option("--fp16", is_flag=True, help="Short for --precision fp16.")
+@click.option(
+    "--size",
+    "sizes",
+    type=SIZE,
+    multiple=True,
+    default=["640x640"],
+    show_default=True,
+    help="Input height x width in pixels, multiples of 32; repeatable.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(list(map(str, Head))),
+    default="decoded",
+    show_default=True,
+    help="Boxes in input pixels, or the network's own tensors.",
+)
+@click.option("--calib", type=PATH, help="Folder of calibration photographs, for w8a8.")
+@evidence_options
+@contract_options
+@budget_options
+@click.option("--opset", type=int, default=DEFAULT_OPTIONS.opset, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--deployment-target",
+    type=click.Choice(DEPLOYMENT_TARGETS),
+    default=DEFAULT_OPTIONS.deployment_target,
+    show_default=True,
+    help="Oldest system of the Core ML files.",
+)
+@click.option("--out", type=PATH, default=Path("build"), show_default=True, help="Folder for what passed.")
+@click.option("--plan", "only_plan", is_flag=True, help="Print what would be written, and stop.")
+@json_option
+def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: Any) -> int:
+    r"""Convert CHECKPOINT, hold every file against it, and keep what passes.
+
+    \b
+    Examples:
+      facex export model.pth --target tflite --fp16 --images photos/
+      facex export model.pth --target tflite --int8 --calib calib/ --images photos/ --size 480x640
+      facex export model.pth --target onnx --target coreml --activation relu --channel-order rgb --out build/
+    """
+    from facex import pipeline
+
+    if checkpoint is None:
+        raise UsageError("no checkpoint was given", hint="facex export MODEL.pth …")
+    if values.pop("fp16"):
+        values["precisions"] = (*values["precisions"], Precision.FP16)
+    recipe = Recipe(
+        checkpoint=checkpoint,
+        targets=values.pop("targets"),
+        precisions=tuple(map(Precision, values.pop("precisions"))),
+        sizes=tuple(values.pop("sizes")),
+        head=Head(values.pop("head")),
+        contract=_contract(values),
+        limits=_limits(values),
+        budget=_budget(values),
+        options=ExportOptions(opset=values.pop("opset"), deployment_target=values.pop("deployment_target")),
+        **values,
+    )
+    planned = pipeline.plan(recipe)
+    if only_plan:
+        click.echo(json.dumps(as_plain(planned), indent=2) if as_json else str(planned))
+        return 0
+    with _progress() as progress:
+        result = pipeline.run(planned, command=_command(), progress=progress)
+    return _report(result.manifest, result.timings_s, recipe.out, as_json)
+
+
+@cli.command()
+@click.argument("artifacts", type=PATH, nargs=-1, required=True)
+@click.option("--reference", type=PATH, required=True, help="The checkpoint that the artifacts must agree with.")
+@click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")
+@evidence_options
+@contract_options
+@budget_options
+@click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
+@json_option
+def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
+    r"""Hold existing ARTIFACTS, or all those of one manifest.json, against a checkpoint: the gate for CI.
+
+    What the contract options do not state is taken from what the artifacts record.
+
+    \b
+    Examples:
+      facex check build/manifest.json --reference model.pth --images photos/
+      facex check app/assets/face_w8a8.tflite --reference model.pth --images photos/ --min-f1 0.98 --max-size-mb 0.7
+    """
+    from facex import checking
+    from facex.pipeline import write_reports
+
+    out = values.pop("out")
+    precision = values.pop("precision")
+    with _progress() as progress:
+        result = checking.check(
+            artifacts,
+            contract=_contract(values),
+            limits=_limits(values),
+            budget=_budget(values),
+            precision=Precision(precision) if precision else None,
+            progress=progress,
+            **values,
+        )
+    if out is not None:
+        write_reports(out, result, _command())
+    return _report(result.manifest, result.timings_s, None, as_json)
+
+
+@cli.command()
+@click.argument("artifacts", type=PATH, nargs=-1, required=True)
+@click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")
+@click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Rounds before the timed ones.")
+@click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed rounds.")
+@budget_options
+@json_option
+def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
+    r"""Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.
+
+    \b
+    Examples:
+      facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
+      facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
+    """
+    from facex import checking
+
+    precision = values.pop("precision")
+    with _progress() as progress:
+        timing = checking.bench(
+            artifacts,
+            budget=_budget(values),
+            precision=Precision(precision) if precision else None,
+            progress=progress,
+            **values,
+        )
+    if as_json:
+        click.echo(json.dumps({**as_plain(timing), "exit_code": timing.exit_code}, indent=2))
+    else:
+        from facex.report import listing
+
+        listing.timing(timing.artifacts, timing.latency, timing.findings, _console())
+    return timing.exit_code
+
+
+@cli.command()
+@click.argument("artifacts", type=PATH, nargs=-1, required=True)
+@click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")
+@json_option
+def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> int:
+    r"""Show what ARTIFACTS, or all those of one manifest.json, say of themselves, without running them.
+
+    \b
+    Examples:
+      facex inspect build/model_640x640_w8a8.tflite
+      facex inspect build/manifest.json --json
+    """
+    from facex import checking
+
+    opened, record = checking.find(artifacts, Precision(precision) if precision else None)
+    described = [(o.artifact(o.recorded.runtime if o.recorded else None), o.facts) for o in opened]
+    if as_json:
+        listed = [
+            {**as_plain(a), **{k: as_plain(v) for k, v in vars(f).items() if k not in ("inputs", "outputs")}}
+            for a, f in described
+        ]
+        click.echo(json.dumps({"artifacts": listed, "manifest": as_plain(record) if record else None}, indent=2))
+    else:
+        from facex.report import listing
+
+        listing.facts(described, record, _console())
+    return 0
+
+
+@cli.command()
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice(exporters.names()),
+    multiple=True,
+    help="Exit with 5 unless this target can be exported here; repeatable.",
+)
+@json_option
+def doctor(targets: Sequence[str], as_json: bool) -> int:
+    r"""Show which targets can be exported and run here, and what is missing.
+
+    \b
+    Examples:
+      facex doctor
+      facex doctor --target coreml
+    """
+    from facex import doctor as doctors
+
+    health = doctors.examine()
+    if as_json:
+        click.echo(json.dumps(as_plain(health), indent=2))
+    else:
+        from facex.report import listing
+
+        listing.health(health, _console())
+    lacking = [t for t in health.targets if t.name in targets and not t.exports]
+    return EXIT_MISSING_EXTRA if lacking else 0
+
+
+def _command() -> str:
+    return shlex.join(["facex", *sys.argv[1:]])
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _report(record: Manifest, timings_s: Any, out: Path | None, as_json: bool) -> int:
+    if as_json:
+        from facex.report import document
+
+        click.echo(document.to_text(document.to_dict(record, timings_s=timings_s, command=_command())), nl=False)
+    else:
+        from facex.report import terminal
+
+        terminal.render(record, out_dir=out, console=_console())
+    return record.exit_code
+
+
+def _progress() -> Any:
+    from facex.report.progress import TerminalProgress
+
+    return TerminalProgress()
+
+
+def main() -> None:
+    """Run the command line and exit with its code; errors are one line on stderr, and a traceback with --debug."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # OpenMP threads that spin between torch's operators take the cores from every other runtime. Read when torch is
+    # first imported, so it must be set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = EXIT_INPUT
+    except click.ClickException as error:
+        code = _say(_one_line(error), EXIT_INPUT)
+    except FacexError as error:
+        if debug:
+            raise
+        code = _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _say("interrupted; nothing was changed", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output went away, e.g. `| head`; nothing is wrong, and nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        code = _say(
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]} — a fault of facex; "
+            "run again with --debug and report it",
+            EXIT_BACKEND,
+        )
+    sys.exit(code or 0)
+
+
+def _one_line(error: click.ClickException) -> str:
+    return " ".join(error.format_message().split())
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

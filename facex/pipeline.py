@@ -1,0 +1,373 @@
+"""The order of an export: `plan` decides and touches nothing, `run` does what the plan says.
+
+Everything is built in a work folder below `out` and checked there; what passed is moved into `out` at the very end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facex import __version__, exporters, manifest
+from facex.errors import PhotographError, UsageError, stage
+from facex.examination import Evidence, Subject, evaluation_of, examine
+from facex.manifest import Calibration, Manifest, Source
+from facex.progress import Clock, Progress
+from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from facex.recipe import Recipe
+    from facex.reference.detector import Detector
+    from facex.reference.photographs import Photograph
+
+WORK_FOLDER = "facex-work"
+MARKER = ".facex"
+CALIBRATED = frozenset({Precision.W8A8})
+CALIBRATION_METHOD = "minmax"
+FEW_PHOTOGRAPHS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One artifact of a plan."""
+
+    target: str
+    precision: Precision
+    size: Size
+    file_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will write, in order. `str()` is for people."""
+
+    recipe: Recipe
+    steps: tuple[Step, ...]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets, each once, in order."""
+        return tuple(dict.fromkeys(step.target for step in self.steps))
+
+    def __str__(self) -> str:
+        recipe = self.recipe
+        lines = [f"{recipe.checkpoint} -> {recipe.out}"]
+        lines += [f"  {s.file_name}  ({s.target}, {s.precision}, {s.size}, {recipe.head} head)" for s in self.steps]
+        lines.append(f"  calibration: {recipe.calib or 'none needed'}")
+        lines.append(f"  parity: {recipe.images or 'skipped, no --images'}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        manifest: with every latency and finding.
+        timings_s: seconds by stage.
+    """
+
+    manifest: Manifest
+    timings_s: Mapping[str, float]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Resolve targets and precisions to files. Pure: reads nothing, writes nothing.
+
+    Raises:
+        UsageError: an unknown target, a precision that a target cannot write, or calibration without photographs.
+    """
+    known = exporters.names()
+    for name in recipe.targets:
+        if name not in known:
+            raise UsageError(f"--target {name}: unknown", hint=f"choose from {', '.join(known)}")
+    steps = [
+        Step(
+            target=name,
+            precision=precision,
+            size=size,
+            file_name=f"{recipe.checkpoint.stem}_{size}_{precision}{exporters.info(name).suffix}",
+        )
+        for size in dict.fromkeys(recipe.sizes)
+        for name in dict.fromkeys(recipe.targets or known)
+        for precision in _precisions(recipe, exporters.info(name))
+    ]
+    calibrated = [step for step in steps if step.precision in CALIBRATED]
+    if calibrated and recipe.calib is None:
+        raise UsageError(
+            f"{calibrated[0].target} {calibrated[0].precision} needs calibration photographs",
+            hint="add --calib FOLDER, with photographs like those the app will see",
+        )
+    return Plan(recipe=recipe, steps=tuple(steps))
+
+
+def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
+    asked = [*recipe.precisions, *([target.int8] if recipe.int8 else [])]
+    for precision in asked:
+        if precision not in target.precisions:
+            raise UsageError(
+                f"--precision {precision}: {target.name} cannot write it",
+                hint=f"{target.name} writes {', '.join(target.precisions)}; export targets apart to give each its own",
+            )
+    return list(dict.fromkeys(asked)) or [target.precisions[0]]
+
+
+def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Result:
+    """Export, check, judge, and move what passed into the recipe's `out`.
+
+    A failed artifact stays in `out/facex-work`, its name ending in `.failed`. On any error the work folder is removed
+    and `out` is as it was.
+
+    Args:
+        planned: of `plan`.
+        command: recorded in `report.json`.
+        progress: shown what is going on.
+
+    Raises:
+        InputError: something given cannot be used.
+        MissingExtraError: a target's packages are not installed.
+        BackendError: a converter, a runtime or the file system failed.
+    """
+    out, clock = planned.recipe.out, Clock(progress)
+    with clock("read", f"reading {planned.recipe.checkpoint.name}"):
+        evidence, calib = _read(planned, clock.progress)
+    created = not out.exists()
+    work = out / WORK_FOLDER
+    try:
+        with stage("prepare"):
+            _prepare(work)
+        record = _build(work, planned, evidence, calib, clock)
+        result = Result(manifest=record, timings_s=dict(clock.timings_s))
+        with stage("promote"):
+            _write_out(out, work, result, command)
+    except BaseException:
+        # an interrupt too: nothing half-written may stay
+        shutil.rmtree(work, ignore_errors=True)
+        if created:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    return result
+
+
+def _read(planned: Plan, progress: Progress) -> tuple[Evidence, list[Photograph]]:
+    """Everything a run reads, validated before anything is written."""
+    from facex.parity import ground_truth, limits
+    from facex.reference import detector, photographs
+
+    recipe = planned.recipe
+    if recipe.out.exists() and not recipe.out.is_dir():
+        raise UsageError(f"--out {recipe.out}: is a file", hint="name a folder")
+    work = recipe.out / WORK_FOLDER
+    if work.exists() and not (work / MARKER).exists():
+        raise UsageError(f"{work}: exists and is not facex's", hint="choose another --out, or rename that folder")
+    loaded = detector.load(recipe.checkpoint, recipe.contract)
+    for size in recipe.sizes:
+        detector.check_size(size, loaded.contract)
+    images = photographs.find(recipe.images, option="--images") if recipe.images else []
+    needs_calibration = any(step.precision in CALIBRATED for step in planned.steps)
+    calib = photographs.find(recipe.calib, option="--calib") if recipe.calib and needs_calibration else []
+    refuse_overlap([p.sha256 for p in calib], images)
+    if needs_calibration and len(calib) < FEW_PHOTOGRAPHS:
+        progress.warn(f"--calib {recipe.calib}: {len(calib)} photographs are few; {FEW_PHOTOGRAPHS} or more are better")
+    truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
+    for name in planned.targets:
+        target = exporters.info(name)
+        exporters.require(target, target.packages, f"the target '{name}'")
+    checked = tuple(map(limits.checked, recipe.limits))
+    return Evidence(detector=loaded, photographs=images, ground_truth=truth, limits=checked), calib
+
+
+def refuse_overlap(calibrated: Iterable[str], images: Sequence[Photograph]) -> None:
+    """Parity never runs on calibration photographs.
+
+    Args:
+        calibrated: SHA-256 sums of the calibration photographs.
+        images: photographs for parity.
+
+    Raises:
+        PhotographError: they share some, by content.
+    """
+    sums = set(calibrated)
+    shared = [p.path.name for p in images if p.sha256 in sums]
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        raise PhotographError(
+            f"--images and --calib share {', '.join(shared[:3])}{more}",
+            hint="parity on calibration photographs flatters the result: keep the two apart",
+        )
+
+
+def _prepare(work: Path) -> None:
+    if work.exists():
+        shutil.rmtree(work)  # what failed in an earlier run, or what a killed one left
+    work.mkdir(parents=True)
+    (work / MARKER).touch()
+
+
+def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], clock: Clock) -> Manifest:
+    recipe = planned.recipe
+    facts: dict[str, FileFacts] = {}
+    for size in dict.fromkeys(step.size for step in planned.steps):
+        facts.update(_export_size(work, planned, evidence.detector, calib, size, clock))
+    subjects = [
+        Subject(
+            name=step.file_name,
+            path=work / step.file_name,
+            target=step.target,
+            precision=step.precision,
+            head=recipe.head,
+            size=step.size,
+        )
+        for step in planned.steps
+    ]
+    examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
+    artifacts = tuple(_artifact(s, facts[s.name], examination.runtimes.get(s.name)) for s in subjects)
+    detector = evidence.detector
+    record = Manifest(
+        source=Source(
+            checkpoint=recipe.checkpoint.name,
+            sha256=detector.sha256,
+            contract=detector.contract,
+            assumed=detector.assumed,
+        ),
+        calibration=_calibration(calib),
+        evaluation=evaluation_of(evidence.photographs, examination),
+        artifacts=artifacts,
+        findings=(*examination.findings, *examination.budget_findings(artifacts, recipe.budget)),
+        latency=examination.latency,
+        tools=tool_versions(planned.targets),
+    )
+    return dataclasses.replace(record, artifacts=tuple(_demoted(a, record) for a in artifacts))
+
+
+def _calibration(calib: list[Photograph]) -> Calibration | None:
+    if not calib:
+        return None
+    sums = [p.sha256 for p in calib]
+    return Calibration(
+        count=len(sums),
+        digest=manifest.digest_of(sums),
+        method=CALIBRATION_METHOD,
+        sha256=tuple(sorted(set(sums))),
+    )
+
+
+def _export_size(
+    work: Path, planned: Plan, detector: Detector, calib: list[Photograph], size: Size, clock: Clock
+) -> dict[str, FileFacts]:
+    """Pivot, quantization plan, and every artifact of one input size."""
+    from facex.exporters import _pivot
+
+    recipe = planned.recipe
+    steps = [step for step in planned.steps if step.size == size]
+    pivot, qdq = work / f"pivot_{size}.onnx", None
+    with clock("trace", f"tracing and simplifying at {size}"):
+        _pivot.write(detector, size, recipe.head, recipe.options.opset, pivot)
+    if any(step.precision in CALIBRATED for step in steps):
+        qdq = work / f"pivot_{size}_qdq.onnx"
+        with clock("calibrate", f"calibrating at {size}", len(calib)):
+            _calibrate(pivot, qdq, recipe, detector, calib, size, clock.progress)
+    facts = {}
+    for step in steps:
+        target = exporters.load(step.target)
+        job = exporters.Job(
+            path=work / step.file_name,
+            precision=step.precision,
+            head=recipe.head,
+            size=size,
+            detector=detector,
+            pivot=pivot,
+            qdq=qdq,
+            options=recipe.options,
+        )
+        with clock(f"export {step.target}", f"writing {step.file_name}"):
+            target.export(job)
+            facts[step.file_name] = target.describe(job.path)
+            exporters.verify(job, target.INFO, facts[step.file_name])
+    return facts
+
+
+def _calibrate(
+    pivot: Path, qdq: Path, recipe: Recipe, detector: Detector, calib: list[Photograph], size: Size, progress: Progress
+) -> None:
+    import numpy as np
+    import onnx
+
+    from facex.calibration import graph, images, observers, plan
+    from facex.calibration import qdq as writer
+
+    view = graph.Graph(onnx.load(str(pivot)))
+    pixels = images.pixels(calib, size, detector.contract.mean_rgb)
+    ranges = observers.observe(
+        pivot,
+        view.quantized_tensors(),
+        ({"image": p.transpose(0, 3, 1, 2).astype(np.float32)} for p in pixels),
+        CALIBRATION_METHOD,
+        threads=recipe.threads,
+        on_photograph=progress.advance,
+    )
+    writer.write(pivot, plan.make_plan(view, ranges, CALIBRATION_METHOD), qdq)
+
+
+def _artifact(subject: Subject, facts: FileFacts, runtime: str | None) -> Artifact:
+    return Artifact(
+        path=subject.name,
+        target=subject.target,
+        precision=subject.precision,
+        head=subject.head,
+        size=subject.size,
+        size_bytes=manifest.size_of(subject.path),
+        sha256=manifest.sha256_of(subject.path),
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        integer_mac_fraction=facts.integer_mac_fraction,
+        minimum_runtime=facts.minimum_runtime,
+        runtime=runtime,
+        promoted=True,
+    )
+
+
+def _demoted(artifact: Artifact, record: Manifest) -> Artifact:
+    if record.verdict(artifact.name) is not Verdict.FAIL:
+        return artifact
+    return dataclasses.replace(artifact, path=f"{WORK_FOLDER}/{artifact.path}{FAILED_SUFFIX}", promoted=False)
+
+
+def tool_versions(targets: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, facex and every package that had a hand in the artifacts."""
+    packages = {"torch", "numpy", "pillow"}
+    for name in targets:
+        info = exporters.info(name)
+        packages.update(info.packages, info.runtimes)
+    found = {name: version for name in sorted(packages) if (version := exporters.version(name))}
+    return {"facex": __version__, "python": platform.python_version(), **found}
+
+
+def _write_out(out: Path, work: Path, result: Result, command: str) -> None:
+    record = result.manifest
+    for pivot in work.glob("pivot_*.onnx"):
+        pivot.unlink()
+    for artifact in record.artifacts:
+        if artifact.promoted:
+            manifest.promote(work / artifact.name, out / artifact.path)
+        else:
+            (work / artifact.name).rename(out / artifact.path)
+    write_reports(out, result, command)
+    manifest.write_text(out / manifest.FILE_NAME, manifest.to_json(record.reproducible()))
+    if all(artifact.promoted for artifact in record.artifacts):
+        shutil.rmtree(work)
+
+
+def write_reports(out: Path, result: Result, command: str) -> None:
+    """`report.json` and `junit.xml` of a run."""
+    from facex.report import document, junit
+
+    report = document.to_dict(result.manifest, timings_s=result.timings_s, command=command)
+    manifest.write_text(out / "report.json", document.to_text(report))
+    manifest.write_text(out / "junit.xml", junit.to_xml(result.manifest))

@@ -1,0 +1,160 @@
+"""What was asked: parsed from text once, validated once, frozen."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from facex.errors import UsageError
+from facex.types import ContractOptions, ExportOptions, Head, Limit, Precision, Size
+
+DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
+OPSETS = range(13, 21)
+DEFAULT_SIZE = Size(height=640, width=640)
+DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target="iOS16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits on what ships; None reports without judging.
+
+    Attributes:
+        max_size_mb: of every artifact, in MB (10^6 bytes).
+        max_latency_ms: median of every artifact that runs on this host.
+    """
+
+    max_size_mb: float | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """An export as it was asked for.
+
+    Attributes:
+        checkpoint: the trained network.
+        targets: names of the targets, in the order asked; empty means all.
+        precisions: asked for by name, for every target; may be empty.
+        int8: adds the precision that each target means by int8.
+        head: what the artifacts return.
+        sizes: of the input; one artifact for each.
+        contract: what the user states of the detector.
+        calib: folder of calibration photographs, or None.
+        images: folder of photographs for parity, or None.
+        ground_truth: `gt.json` for average precision, or None.
+        out: folder that receives what passed.
+        limits: the user's limits on parity.
+        threads: threads of every runtime.
+    """
+
+    checkpoint: Path
+    targets: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+    int8: bool = False
+    head: Head = Head.DECODED
+    sizes: tuple[Size, ...] = (DEFAULT_SIZE,)
+    contract: ContractOptions = field(default_factory=ContractOptions)
+    calib: Path | None = None
+    images: Path | None = None
+    ground_truth: Path | None = None
+    out: Path = Path("build")
+    limits: tuple[Limit, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    threads: int = 1
+    options: ExportOptions = DEFAULT_OPTIONS
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, whoever built the recipe.
+
+        Raises:
+            UsageError: names the option and the valid choices.
+        """
+        if self.threads < 1:
+            raise UsageError(f"--threads {self.threads}: must be at least 1")
+        if self.options.opset not in OPSETS:
+            raise UsageError(f"--opset {self.options.opset}: must be {OPSETS[0]} to {OPSETS[-1]}")
+        if self.options.deployment_target not in DEPLOYMENT_TARGETS:
+            raise UsageError(
+                f"--deployment-target {self.options.deployment_target}: unknown",
+                hint=f"choose from {', '.join(DEPLOYMENT_TARGETS)}",
+            )
+        if not self.sizes:
+            raise UsageError("--size: give at least one")
+        if self.ground_truth is not None and self.images is None:
+            raise UsageError("--ground-truth needs the photographs that it describes", hint="add --images FOLDER")
+        for name, value in (
+            ("--max-size-mb", self.budget.max_size_mb),
+            ("--max-latency-ms", self.budget.max_latency_ms),
+        ):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{name} {value:g}: must be a positive number")
+
+
+def parse_size(text: str) -> Size:
+    """`HEIGHTxWIDTH` or one number for a square, in pixels.
+
+    >>> str(parse_size("480x640")), str(parse_size("320"))
+    ('480x640', '320x320')
+
+    Raises:
+        UsageError: not of that form, or not positive.
+    """
+    match = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", text.strip())
+    if not match:
+        raise UsageError(f"--size {text}: is not HEIGHTxWIDTH", hint="for example 640x640")
+    height = int(match[1])
+    width = int(match[2]) if match[2] else height
+    if height == 0 or width == 0:
+        raise UsageError(f"--size {text}: must be positive", hint="for example 640x640")
+    return Size(height=height, width=width)
+
+
+def parse_activation(text: str) -> float:
+    """Negative slope of the activation: `relu` is 0, `leaky:0.1` is 0.1.
+
+    Raises:
+        UsageError: neither, or a slope outside 0..1.
+    """
+    if text.strip().lower() == "relu":
+        return 0.0
+    match = re.fullmatch(r"leaky:(\d*\.?\d+)", text.strip().lower())
+    if not match or not 0 < float(match[1]) < 1:
+        raise UsageError(f"--activation {text}: is not relu or leaky:SLOPE", hint="for example leaky:0.1")
+    return float(match[1])
+
+
+def parse_anchors(text: str) -> tuple[tuple[float, ...], ...]:
+    """Prior sizes in pixels: levels split by `;`, sizes by `,`.
+
+    >>> parse_anchors("16,32; 64,128; 256,512")
+    ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+
+    Raises:
+        UsageError: not numbers, or not positive.
+    """
+    levels = tuple(parse_numbers(level, "--anchors") for level in text.strip().strip(";").split(";"))
+    if any(side <= 0 for level in levels for side in level):
+        raise UsageError(f"--anchors {text}: sizes must be positive", hint="for example '16,32;64,128;256,512'")
+    return levels
+
+
+def parse_numbers(text: str, option: str, count: int | None = None) -> tuple[float, ...]:
+    """Numbers split by commas.
+
+    Args:
+        text: what the user wrote.
+        option: for the message.
+        count: how many there must be, where that is fixed.
+
+    Raises:
+        UsageError: not finite numbers, or not `count` of them.
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
+        raise UsageError(f"{option} {text}: is not {'a list of' if count is None else count} numbers split by commas")
+    return numbers
