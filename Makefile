@@ -1,0 +1,47 @@
+# Everything runs in .venv, made here from pyproject.toml and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+CHECKPOINT ?=
+EXPORT_OPTIONS ?= --target onnx --target tflite --target coreml --precision fp32 --precision fp16
+OUT ?= build
+
+.DEFAULT_GOAL := help
+.PHONY: help export test fast lint format docs clean
+
+help: ## Show the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+export: $(STAMP) ## The main job: make export CHECKPOINT=model.pth [EXPORT_OPTIONS='--int8 --calib …'] [OUT=build]
+	@test -n "$(CHECKPOINT)" || { echo "error: name a checkpoint: make export CHECKPOINT=model.pth" >&2; exit 2; }
+	$(BIN)/facex export '$(CHECKPOINT)' $(EXPORT_OPTIONS) --out '$(OUT)'
+
+test: $(STAMP) ## All tests that CI needs.
+	$(BIN)/pytest
+
+fast: $(STAMP) ## The inner loop, under two minutes.
+	$(BIN)/pytest -q -m "not slow and not shared"
+
+lint: $(STAMP) ## Style, types, and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Apply the style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Write docs/cli.md from the commands' --help.
+	$(BIN)/python docs/write_cli.py
+
+clean: ## Remove what the targets above made.
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
