@@ -1,0 +1,183 @@
+"""Fixtures of every room: seeded photographs, a seeded checkpoint that finds things in them, the real data.
+
+Test modules cannot import one another (`--import-mode=importlib`), so what they share are fixtures, some of
+them functions to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image, ImageDraw, ImageFilter
+
+from facex.types import ContractOptions, Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facex.reference.detector import Detector
+    from facex.reference.families.retinaface import RetinaFace
+
+# The same examples on every run, however slow the machine: a red test is red again when it is run again.
+settings.register_profile("facex", deadline=None, derandomize=True, database=None)
+settings.load_profile("facex")
+
+PHOTO_SIZES = ((200, 160), (192, 168), (208, 152), (160, 200), (200, 160), (224, 160))
+"""Width and height of the photographs of `photo_dir`, px."""
+
+CALIBRATION_SIZE = Size(height=160, width=160)
+POSITIVE_SHARE = 0.035
+"""Share of the 1050 priors at 160x160 that the seeded class heads are set to score above 0.5: about 37."""
+
+
+def _draw(seed: int, width: int, height: int) -> Image.Image:
+    """A colourful picture: a gradient under coloured ellipses and rectangles of many sizes, with noise."""
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 256, (2, 2, 3)).astype(np.uint8)
+    image = Image.fromarray(corners).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for i in range(36):
+        x, y = random.uniform(-10, width), random.uniform(-10, height)
+        w, h = random.uniform(6, 60, 2)
+        colour = tuple(int(c) for c in random.integers(0, 256, 3))
+        (draw.ellipse if i % 3 else draw.rectangle)((x, y, x + w, y + h), fill=colour)
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), np.float64)
+    return Image.fromarray(np.clip(pixels + random.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def draw_photograph() -> Callable[[int, int, int], Image.Image]:
+    """`draw_photograph(seed, width, height)` gives a colourful synthetic RGB picture."""
+    return _draw
+
+
+@pytest.fixture(scope="session")
+def photo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six seeded colourful pictures, JPEG and PNG, about 200x160 px."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i, (width, height) in enumerate(PHOTO_SIZES):
+        image = _draw(100 + i, width, height)
+        if i % 2:
+            image.save(folder / f"picture_{i}.png")
+        else:
+            image.save(folder / f"picture_{i}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_dir(pytestconfig: pytest.Config) -> Path:
+    """The folder `shared` beside the checkout, with real checkpoints and photographs."""
+    folder = pytestconfig.rootpath.parent / "shared"
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no real checkpoints and photographs at {folder}")
+    return folder
+
+
+def _letterboxed(images: list[Image.Image]) -> Tensor:
+    """The pictures as the default contract's network input, float32 [B, 3, 160, 160]."""
+    import torch
+
+    from facex.reference.detector import DEFAULT_MEAN
+    from facex.reference.photographs import letterbox, network_input
+
+    pixels = [letterbox(np.asarray(image), CALIBRATION_SIZE, DEFAULT_MEAN[::-1]).pixels for image in images]
+    return torch.from_numpy(network_input(np.stack(pixels), DEFAULT_MEAN, (1.0, 1.0, 1.0), bgr=True))
+
+
+def _random_weights(network: RetinaFace) -> None:
+    """He-initialised convolutions and mildly varied batch norms, from torch's global generator."""
+    import torch
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+            nn.init.normal_(module.bias, 1.0, 0.3)  # mostly in the linear range: rounding is not amplified
+            module.momentum = None  # running statistics become plain averages
+    with torch.no_grad():
+        for head in (*network.box_heads, *network.landmark_heads):
+            head.weight.mul_(0.15)
+            head.bias.uniform_(-0.2, 0.2)
+
+
+def _widest_gap(values: Tensor, rank: int) -> Tensor:
+    """Middle of the widest gap between the values around the rank-th largest, so that few are borderline."""
+    ordered = values.sort(descending=True).values[rank // 2 : rank + rank // 2 + 2]
+    widest = int((ordered[:-1] - ordered[1:]).argmax())
+    return (ordered[widest] + ordered[widest + 1]) / 2
+
+
+def _calibrate_class_heads(network: RetinaFace, images: Tensor) -> None:
+    """Scale and shift the class heads so that a few priors of every level and size score above 0.5."""
+    levels = network(images)
+    for head, level in zip(network.class_heads, levels, strict=True):
+        face_minus_background = (level.conf[:, 1::2] - level.conf[:, 0::2]).transpose(0, 1).flatten(1)
+        gain = 3.0 / face_minus_background.std(dim=1)
+        for slot, values in enumerate(face_minus_background):
+            threshold = _widest_gap(values, round(POSITIVE_SHARE * len(values)))
+            head.weight[2 * slot : 2 * slot + 2].mul_(gain[slot])
+            head.bias[2 * slot : 2 * slot + 2] *= gain[slot]
+            head.bias[2 * slot + 1] -= gain[slot] * threshold
+
+
+def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> dict[str, Tensor]:
+    import torch
+
+    from facex.reference.families import retinaface
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order, so the same weights on every machine
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            network = retinaface._skeleton(8, 64, (2, 2, 2), landmarks, slope)
+            _random_weights(network)
+            network.train()
+            network(_letterboxed([_draw(500 + i, 200, 160) for i in range(8)]))
+            network.eval()
+            pictures = [_draw(100 + i, *size) for i, size in enumerate(PHOTO_SIZES)]
+            _calibrate_class_heads(network, _letterboxed(pictures))
+    finally:
+        torch.set_num_threads(threads)
+    return {retinaface.published_key(name, layout): tensor for name, tensor in network.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def seeded_state() -> Callable[..., dict[str, Tensor]]:
+    """`seeded_state(layout="classic", slope=0.1, landmarks=5, seed=7)` gives a new RetinaFace state dict."""
+    from functools import lru_cache
+
+    cached = lru_cache(maxsize=None)(_seeded_state)
+
+    def state(layout: str = "classic", slope: float = 0.1, landmarks: int = 5, seed: int = 7) -> dict[str, Tensor]:
+        return {k: v.clone() for k, v in cached(layout=layout, slope=slope, landmarks=landmarks, seed=seed).items()}
+
+    return state
+
+
+@pytest.fixture(scope="session")
+def seeded_checkpoint(tmp_path_factory: pytest.TempPathFactory, seeded_state: Callable[..., dict[str, Tensor]]) -> Path:
+    """A classic-layout checkpoint for the default contract.
+
+    It scores 20-60 priors above 0.5 on each picture of `photo_dir` letterboxed to 160x160.
+    """
+    import torch
+
+    path = tmp_path_factory.mktemp("checkpoint") / "seeded.pth"
+    torch.save(seeded_state(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def detector(seeded_checkpoint: Path) -> Detector:
+    """The seeded checkpoint under the default contract."""
+    from facex.reference import detector
+
+    return detector.load(seeded_checkpoint, ContractOptions())

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facex.parity.judge import judge, skipped
+from facex.parity.limits import DEFAULT_LIMITS, OUTPUTS, SUBSETS, Direction, metric, parse_limit
+from facex.types import Precision, Verdict, as_plain
+
+MEMBERS = {"snr_db.*": [f"snr_db.{o}" for o in OUTPUTS], "ap_drop_*": [f"ap_drop_{s}" for s in SUBSETS]}
+DEFAULTS = [
+    (precision, name, value)
+    for precision, limits in DEFAULT_LIMITS.items()
+    for group, value in limits.items()
+    for name in MEMBERS.get(group, [group])
+]
+
+
+def only(findings):
+    (finding,) = findings
+    return finding
+
+
+@pytest.mark.parametrize(("precision", "name", "limit"), DEFAULTS)
+def test_every_default_limit_can_pass_and_can_fail(precision, name, limit):
+    lowest = metric(name).direction is Direction.MIN
+    at = only(judge("a.onnx", precision, {name: limit}))
+    assert (at.verdict, at.limit, at.reason) == (Verdict.PASS, limit, "")
+    step = max(abs(limit) * 1e-3, 1e-6)
+    beyond = only(judge("a.onnx", precision, {name: limit - step if lowest else limit + step}))
+    assert beyond.verdict is Verdict.FAIL
+    assert ("below" if lowest else "above") in beyond.reason
+    within = only(judge("a.onnx", precision, {name: limit + step if lowest else limit - step}))
+    assert within.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (0.905, "0.905 is below 0.96"),
+        (0.9599, "0.9599 is below 0.96"),
+        (math.nextafter(0.96, 0), "0.9599999999999999 is below 0.96"),
+    ],
+)
+def test_reasons_show_the_difference(value, reason):
+    finding = only(judge("a.tflite", Precision.W8A8, {"matched_f1": value}))
+    assert (finding.reason, finding.actual, finding.unit) == (reason, value, "ratio")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["matched_f1", "score_shift_max", "max_abs.loc", "ap_all", "ap_drop_all"])
+@pytest.mark.parametrize("precision", Precision)
+def test_what_is_not_finite_fails_with_or_without_a_limit(name, value, precision):
+    finding = only(judge("a.onnx", precision, {name: value}))
+    assert finding.verdict is Verdict.FAIL
+    assert finding.actual is None
+    assert "finite" in finding.reason
+    json.dumps(as_plain(finding), allow_nan=False)
+
+
+def test_nothing_measured_is_skipped_with_a_reason():
+    finding = only(judge("a.onnx", Precision.FP32, {"lost_faces": None}))
+    assert finding.verdict is Verdict.SKIPPED
+    assert finding.reason
+    assert (finding.actual, finding.limit) == (None, 0.0)
+
+
+def test_a_value_without_a_limit_is_reported():
+    finding = only(judge("a.onnx", Precision.W8A8, {"snr_db.loc": -3.0}))
+    assert (finding.verdict, finding.limit, finding.actual, finding.unit) == (Verdict.PASS, None, -3.0, "dB")
+
+
+def test_zero_is_measured():
+    assert only(judge("a.onnx", Precision.FP32, {"lost_faces": 0.0})).verdict is Verdict.PASS
+    assert only(judge("a.onnx", Precision.FP32, {"matched_f1": 0.0})).verdict is Verdict.FAIL
+
+
+def test_limits_of_the_user_count():
+    values = {"matched_f1": 0.97, "ap_all": 0.8}
+    strict = [parse_limit("w8a8.matched_f1=0.98"), parse_limit("ap=0.9")]
+    assert [f.verdict for f in judge("a.onnx", Precision.W8A8, values)] == [Verdict.PASS] * 2
+    assert [f.verdict for f in judge("a.onnx", Precision.W8A8, values, strict)] == [Verdict.FAIL] * 2
+    loose = [parse_limit("matched_f1=0.9")]
+    assert [f.verdict for f in judge("a.onnx", Precision.FP32, values)] == [Verdict.FAIL, Verdict.PASS]
+    assert [f.verdict for f in judge("a.onnx", Precision.FP32, values, loose)] == [Verdict.PASS] * 2
+
+
+def test_a_limit_on_something_unmeasured_is_not_silent():
+    overrides = [parse_limit(t) for t in ("ap_hard=0.4", "fp16.ap_all=0.5", "snr_db=90", "snr_db.conf=60")]
+    f1, snr, *asked = judge("a.onnx", Precision.FP32, {"matched_f1": 1.0, "snr_db.boxes": 100.0}, overrides)
+    assert (f1.verdict, snr.verdict) == (Verdict.PASS, Verdict.PASS)
+    assert [(f.name, f.limit, f.verdict) for f in asked] == [
+        ("ap_hard", 0.4, Verdict.SKIPPED), ("snr_db.conf", 60.0, Verdict.SKIPPED),
+    ]  # fmt: skip
+    assert "ground truth" in asked[0].reason
+
+
+def test_without_photographs_limits_on_faces_are_not_silent_either():
+    overrides = [parse_limit(t) for t in ("landmark_nme_mean=0.01", "matched_f1=0.9")]
+    snr, nme = judge("a.onnx", Precision.FP32, {"snr_db.boxes": 100.0}, overrides)
+    assert (snr.verdict, nme.name, nme.limit, nme.verdict) == (
+        Verdict.PASS, "landmark_nme_mean", 0.01, Verdict.SKIPPED,
+    )  # fmt: skip
+    assert "needs photographs" in nme.reason  # and `skipped` has the finding matched_f1
+
+
+def test_skipping_says_why_and_keeps_the_limit():
+    finding = only(skipped("a.mlpackage", Precision.FP16, "Core ML runs on a Mac only"))
+    assert (finding.name, finding.verdict, finding.actual) == ("matched_f1", Verdict.SKIPPED, None)
+    assert (finding.limit, finding.reason) == (0.995, "Core ML runs on a Mac only")
+    own = only(skipped("a.mlpackage", Precision.FP16, "no photographs", [parse_limit("matched_f1=0.9")]))
+    assert own.limit == 0.9
+
+
+def test_unknown_values_are_a_fault_of_ours():
+    with pytest.raises(KeyError):
+        judge("a.onnx", Precision.FP32, {"f1": 1.0})
+
+
+@given(st.floats(), st.floats(0, 1), st.sampled_from(["matched_f1", "lost_faces"]))
+def test_a_pass_is_finite_and_within_its_limit(value, limit, name):
+    finding = only(judge("a.onnx", Precision.W8, {name: value}, [parse_limit(f"{name}={limit!r}")]))
+    within = math.isfinite(value) and (value >= limit if name == "matched_f1" else value <= limit)
+    assert (finding.verdict is Verdict.PASS) == within
+    assert bool(finding.reason) == (not within)
