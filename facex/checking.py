@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +120,8 @@ def _open(path: Path, precision: Precision | None, recorded: Artifact | None) ->
 
 
 def _precision(path: Path) -> Precision:
-    match = re.search(r"_(\w+?)$", path.stem)
     try:
-        return Precision(match[1] if match else "")
+        return Precision(path.stem.rsplit("_", 1)[-1])
     except ValueError as error:
         raise UsageError(
             f"{path}: its name does not end in a precision",
@@ -186,7 +184,7 @@ def check(
     from facex.reference import detector, photographs
 
     clock = Clock(progress)
-    with clock("read", f"reading {reference.name}"):
+    with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
         loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
         found = photographs.find(images, option="--images") if images else []
@@ -289,7 +287,7 @@ def bench(
         BackendError: a runtime failed.
     """
     clock = Clock(progress)
-    with clock("read", "reading"):
+    with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
     latency: list[Latency] = []
     runtimes: dict[str, str] = {}

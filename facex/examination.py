@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from facex.reference.detector import Detector
     from facex.reference.photographs import Photograph
 
+QUICK_RUNS = 20
+"""Timed rounds where latency is one finding among many; `facex bench` takes its time."""
+
 NO_PHOTOGRAPHS = "no photographs were given (--images)"
 
 
@@ -113,7 +116,7 @@ def examine(subjects: Sequence[Subject], evidence: Evidence, *, threads: int, cl
         found, seen = _parity(group, sessions, absent, evidence, size, head, threads, clock)
         findings += found
         faces = seen if faces is None else faces + (seen or 0)
-        latency += measure(sessions, evidence, size, threads, clock)
+        latency += measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
     return Examination(
         findings=tuple(findings),
         latency=tuple(latency),

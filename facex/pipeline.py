@@ -135,7 +135,7 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
         BackendError: a converter, a runtime or the file system failed.
     """
     out, clock = planned.recipe.out, Clock(progress)
-    with clock("read", f"reading {planned.recipe.checkpoint.name}"):
+    with clock("read", f"reading {planned.recipe.checkpoint.name}", named=False):
         evidence, calib = _read(planned, clock.progress)
     created = not out.exists()
     work = out / WORK_FOLDER

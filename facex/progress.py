@@ -56,10 +56,10 @@ class Clock:
         self.timings_s: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, name: str, task: str, total: int | None = None) -> Iterator[None]:
-        """Time the block as `name`, show it as `task`, and put `name` on every error that leaves it."""
+    def __call__(self, name: str, task: str, total: int | None = None, *, named: bool = True) -> Iterator[None]:
+        """Time the block as `name`, show it as `task`, and put `name` on every error that leaves it, unless not `named`."""
         self.progress.start(task, total)
         started = time.perf_counter()
-        with stage(name):
+        with stage(name if named else ""):
             yield
         self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - started

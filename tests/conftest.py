@@ -6,13 +6,14 @@ them functions to call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from facex.types import ContractOptions, Size
@@ -181,3 +182,49 @@ def detector(seeded_checkpoint: Path) -> Detector:
     from facex.reference import detector
 
     return detector.load(seeded_checkpoint, ContractOptions())
+
+
+def _onnx_model(
+    nodes: Sequence[Any],
+    inputs: Mapping[str, Sequence[int]],
+    outputs: Sequence[str],
+    constants: Mapping[str, Any] | None = None,
+    opset: int = 17,
+) -> Any:
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = 8  # older runtimes refuse the newest one
+    return model
+
+
+@pytest.fixture(scope="session")
+def onnx_model() -> Callable[..., Any]:
+    """`onnx_model(nodes, {input: shape}, outputs, constants={}, opset=17)` gives a float32 ONNX model."""
+    return _onnx_model
+
+
+def _run_onnx(model: Any, feeds: Mapping[str, NDArray[Any]], *, optimized: bool = False) -> dict[str, NDArray[Any]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, dict(feeds)), strict=True))
+
+
+@pytest.fixture(scope="session")
+def run_onnx() -> Callable[..., dict[str, NDArray[Any]]]:
+    """`run_onnx(model_or_path, feeds, optimized=False)` runs onnxruntime, node by node unless `optimized`."""
+    return _run_onnx

@@ -148,6 +148,8 @@ def _conv(node: Node, scope: Scope) -> Value:
     if group == 1:
         out = tf.nn.conv2d(x, weight.transpose(2, 3, 1, 0), [1, *strides, 1], padding, dilations=dilations)
     elif group == x.shape[3] and c_in_group == 1:
+        if max(strides) > 1 and max(dilations) > 1:
+            raise _refuse(node, f"strides {strides} with dilations {dilations} of a depthwise convolution")
         kernel = weight.reshape(group, c_out // group, *weight.shape[2:]).transpose(2, 3, 0, 1)
         out = tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], padding, dilations=dilations)
     else:
@@ -261,8 +263,10 @@ def _slice(node: Node, scope: Scope) -> Value:
     steps = scope.constant(node, 4, np.ones_like(starts))
     cut = [slice(None)] * len(value.order)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        length = value.tensor.shape[value.order.index(axis % len(value.order))]
-        cut[value.order.index(axis % len(value.order))] = slice(*slice(int(start), int(end), int(step)).indices(length))
+        position = value.order.index(axis % len(value.order))
+        first, last, by = slice(int(start), int(end), int(step)).indices(int(value.tensor.shape[position]))
+        # -1 is "before the first" to `indices`, and "the last" to a subscript
+        cut[position] = slice(first, None if last < 0 else last, by)
     return Value(value.tensor[tuple(cut)], value.order)
 
 
@@ -291,7 +295,11 @@ def _reduce_sum(node: Node, scope: Scope) -> Value:
     value = scope.value(node.inputs[0])
     axes = scope.constant(node, 1, node.attributes.get("axes"))
     rank = len(value.order)
-    reduced = tuple(int(a) % rank for a in (range(rank) if axes is None else axes))
+    if axes is None or not len(axes):
+        if node.attributes.get("noop_with_empty_axes", 0):
+            return value
+        axes = range(rank)
+    reduced = tuple(int(a) % rank for a in axes)
     keep = bool(node.attributes.get("keepdims", 1))
     total = tf.reduce_sum(value.natural(), axis=reduced, keepdims=keep)
     return Value(total, tuple(range(rank if keep else rank - len(reduced))))
