@@ -15,7 +15,7 @@ from facex.examination import Evidence, Examination, Subject, evaluation_of, exa
 from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
-from facex.recipe import Budget
+from facex.recipe import Budget, check_threads
 from facex.types import (
     Artifact,
     Contract,
@@ -183,6 +183,7 @@ def check(
     from facex.parity.limits import checked
     from facex.reference import detector, photographs
 
+    check_threads(threads)
     clock = Clock(progress)
     with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
@@ -286,6 +287,7 @@ def bench(
         MissingExtraError: no artifact can be run because its runtime is not installed.
         BackendError: a runtime failed.
     """
+    check_threads(threads)
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)

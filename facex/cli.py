@@ -18,6 +18,7 @@ from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSIN
 from facex.recipe import (
     DEFAULT_OPTIONS,
     DEPLOYMENT_TARGETS,
+    MAX_THREADS,
     Budget,
     Recipe,
     parse_activation,
@@ -128,7 +129,7 @@ budget_options = _stacked(
     click.option("--max-latency-ms", type=float, help="Highest median latency on this host, in ms."),
     click.option(
         "--threads",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_THREADS),
         default=min(2, os.cpu_count() or 1),
         show_default=True,
         help="Threads of every runtime.",

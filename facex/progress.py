@@ -57,7 +57,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, name: str, task: str, total: int | None = None, *, named: bool = True) -> Iterator[None]:
-        """Time the block as `name`, show it as `task`, and put `name` on every error that leaves it, unless not `named`."""
+        """Time the block as `name`, show it as `task`, and name it on every error that leaves it, if `named`."""
         self.progress.start(task, total)
         started = time.perf_counter()
         with stage(name if named else ""):

@@ -12,6 +12,7 @@ from facex.types import ContractOptions, ExportOptions, Head, Limit, Precision, 
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 OPSETS = range(13, 21)
+MAX_THREADS = 128
 DEFAULT_SIZE = Size(height=640, width=640)
 DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target="iOS16")
 
@@ -71,8 +72,7 @@ class Recipe:
         Raises:
             UsageError: names the option and the valid choices.
         """
-        if self.threads < 1:
-            raise UsageError(f"--threads {self.threads}: must be at least 1")
+        check_threads(self.threads)
         if self.options.opset not in OPSETS:
             raise UsageError(f"--opset {self.options.opset}: must be {OPSETS[0]} to {OPSETS[-1]}")
         if self.options.deployment_target not in DEPLOYMENT_TARGETS:
@@ -90,6 +90,16 @@ class Recipe:
         ):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{name} {value:g}: must be a positive number")
+
+
+def check_threads(threads: int) -> None:
+    """Refuse thread counts that no runtime should be asked for; one starts as many threads as it is told.
+
+    Raises:
+        UsageError: outside 1..`MAX_THREADS`.
+    """
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"--threads {threads}: must be 1 to {MAX_THREADS}")
 
 
 def parse_size(text: str) -> Size:

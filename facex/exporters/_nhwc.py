@@ -47,11 +47,12 @@ class Node:
 
 
 class Scope:
-    """Values and constants by ONNX name, while a graph is being lowered."""
+    """Values, constants, and scale and zero point of quantized tensors by ONNX name, while a graph is being lowered."""
 
     def __init__(self, constants: dict[str, np.ndarray]) -> None:
         self.constants = constants
         self.values: dict[str, Value] = {}
+        self.grids: dict[str, tuple[float, int]] = {}
 
     def value(self, name: str) -> Value:
         """An activation, or a constant lifted to one."""
@@ -194,19 +195,19 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Node, Scope], Valu
 
     def operator(node: Node, scope: Scope) -> Value:
         operands = [scope.value(name) for name in node.inputs]
-        order = max((v.order for name, v in zip(node.inputs, operands, strict=True) if name in scope.values), key=len)
+        order = max((scope.values[name].order for name in node.inputs if name in scope.values), key=len, default=())
         aligned = []
         for name, operand in zip(node.inputs, operands, strict=True):
             if operand.order == order:
                 aligned.append(operand.tensor)
-            elif name in scope.constants:
+            elif name in scope.constants and len(operand.order) <= len(order):
                 constant = scope.constants[name]
                 full = constant.reshape((1,) * (len(order) - constant.ndim) + constant.shape)
                 aligned.append(tf.constant(np.ascontiguousarray(full.transpose(order))))
             elif len(operand.order) == len(order):
                 aligned.append(tf.transpose(operand.natural(), order))
             else:
-                raise _refuse(node, "broadcasting between activations of different rank")
+                raise _refuse(node, f"'{name}' of rank {len(operand.order)} beside an activation of rank {len(order)}")
         return Value(function(*aligned), order)
 
     return operator
@@ -226,9 +227,12 @@ def _resize(node: Node, scope: Scope) -> Value:
         raise _refuse(node, f"mode {mode.decode()} with {how}")
     x = _channels_last(scope.value(node.inputs[0]))
     sizes, scales = scope.constant(node, 3), scope.constant(node, 2)
-    height, width = sizes[2:] if sizes is not None else np.floor(np.array(x.shape[1:3]) * scales[2:]).astype(int)
-    if height % x.shape[1] or width % x.shape[2]:
-        raise _refuse(node, f"a factor that is not whole ({x.shape[1]}x{x.shape[2]} to {height}x{width})")
+    before = np.array([x.shape[0], x.shape[3], x.shape[1], x.shape[2]])
+    factors = scales if sizes is None else np.asarray(sizes) / before[-len(sizes) :]
+    # `axes` (opset 18) gives fewer factors than axes
+    if len(factors) != 4 or (factors[:2] != 1).any() or (factors < 1).any() or (factors % 1).any():
+        raise _refuse(node, f"scaling by {[float(f) for f in factors]}, not by whole factors of height and width,")
+    height, width = (int(f) * side for f, side in zip(factors[2:], before[2:], strict=True))
     # floor(i / factor) for a whole factor is what TensorFlow's legacy and half-pixel modes agree on
     return Value(tf.image.resize(x, [int(height), int(width)], method="nearest"), CHANNELS_LAST)
 
@@ -241,6 +245,8 @@ def _transpose(node: Node, scope: Scope) -> Value:
 
 def _reshape(node: Node, scope: Scope) -> Value:
     tensor = scope.value(node.inputs[0]).natural()
+    if node.attributes.get("allowzero", 0):
+        raise _refuse(node, "allowzero")
     wanted = [int(s) if s else int(tensor.shape[i]) for i, s in enumerate(scope.constant(node, 1))]
     if -1 in wanted:
         wanted[wanted.index(-1)] = int(np.prod(tensor.shape)) // -int(np.prod(wanted))
@@ -314,16 +320,20 @@ def _constant(node: Node, scope: Scope) -> None:
 def _quantize_linear(node: Node, scope: Scope) -> Value:
     """Activations only: the integer grid becomes a fake quantization, which the TFLite converter takes for its own."""
     value = scope.value(node.inputs[0])
-    scale, zero = scope.constant(node, 1), scope.constant(node, 2)
+    scale, zero = scope.constant(node, 1), scope.constant(node, 2, np.uint8(0))
     if scale.ndim or zero.dtype not in (np.int8, np.uint8):
         raise _refuse(node, "anything but one 8-bit scale for an activation")
     info = np.iinfo(zero.dtype)
     low, high = (np.float32((bound - int(zero)) * float(scale)) for bound in (info.min, info.max))
+    scope.grids[node.outputs[0]] = (float(scale), int(zero))
     return Value(tf.quantization.fake_quant_with_min_max_vars(value.tensor, low, high, num_bits=8), value.order)
 
 
 def _dequantize_linear(node: Node, scope: Scope) -> Value | None:
     if node.inputs[0] in scope.values:
+        grid = float(scope.constant(node, 1)), int(scope.constant(node, 2, 0))
+        if scope.grids.get(node.inputs[0]) != grid:
+            raise _refuse(node, "a scale or zero point that is not its QuantizeLinear's")
         return scope.values[node.inputs[0]]
     quantized, scale, zero = (scope.constant(node, i) for i in range(3))
     shape = [1] * quantized.ndim
