@@ -1,4 +1,4 @@
-"""The record of a run: dataclass <-> JSON, atomic writes, and promotion from the work folder.
+"""The record of a run: dataclass <-> JSON, digests of files, and atomic writes.
 
 The manifest holds no wall-clock time: the same inputs on the same machine give the same bytes. The one
 exception is a latency that was held to a limit; it is recorded because a verdict without its figure would be
@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -293,27 +292,3 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
-
-
-def promote(source: Path, destination: Path) -> None:
-    """Move a finished artifact into place; an older file is replaced in one step, a folder kept until then.
-
-    Raises:
-        OSError: it could not be moved; the older one is back in its place.
-    """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if not destination.is_dir():
-        os.replace(source, destination)
-        return
-    # A folder cannot be renamed over another one, so the old one steps aside first.
-    aside = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
-    old = aside / destination.name
-    try:
-        os.rename(destination, old)
-        os.rename(source, destination)
-    except BaseException:
-        if os.path.lexists(old) and not os.path.lexists(destination):
-            os.rename(old, destination)
-        os.rmdir(aside)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)  # the new one is in place whatever becomes of the old one's remains

@@ -5,29 +5,28 @@ Everything is built in a work folder below `out` and checked there; what passed 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex import __version__, exporters, manifest
-from facex.errors import PhotographError, UsageError, stage
+from facex import __version__, exporters, manifest, workspace
+from facex.errors import ArtifactError, BackendError, PhotographError, UsageError, stage
 from facex.examination import Evidence, Subject, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
+from facex.recipe import DEPLOYMENT_TARGETS, Recipe
 from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from facex.recipe import Recipe
     from facex.reference.detector import Detector
     from facex.reference.photographs import Photograph
 
-WORK_FOLDER = "facex-work"
-MARKER = ".facex"
+REPORTS = ("report.json", "junit.xml")
 CALIBRATED = frozenset({Precision.W8A8})
 CALIBRATION_METHOD = "minmax"
 FEW_PHOTOGRAPHS = 64
@@ -81,7 +80,8 @@ def plan(recipe: Recipe) -> Plan:
     """Resolve targets and precisions to files. Pure: reads nothing, writes nothing.
 
     Raises:
-        UsageError: an unknown target, a precision that a target cannot write, or calibration without photographs.
+        UsageError: an unknown target, a precision that a target cannot write or a deployment target cannot load, or
+            calibration without photographs.
     """
     known = exporters.names()
     for name in recipe.targets:
@@ -108,12 +108,20 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
-    asked = [*recipe.precisions, *([target.int8] if recipe.int8 else [])]
+    if recipe.int8 and target.int8 is None:
+        raise UsageError(f"--int8: {target.name} has no 8-bit form", hint="export it apart, or choose other targets")
+    asked = [*recipe.precisions, *([target.int8] if recipe.int8 and target.int8 else [])]
     for precision in asked:
         if precision not in target.precisions:
             raise UsageError(
                 f"--precision {precision}: {target.name} cannot write it",
                 hint=f"{target.name} writes {', '.join(target.precisions)}; export targets apart to give each its own",
+            )
+        oldest, deployment = target.oldest_deployment.get(precision), recipe.options.deployment_target
+        if oldest and DEPLOYMENT_TARGETS.index(deployment) < DEPLOYMENT_TARGETS.index(oldest):
+            raise UsageError(
+                f"--deployment-target {deployment}: {target.name} {precision} needs {oldest} or newer",
+                hint=f"use --deployment-target {oldest}, or another precision",
             )
     return list(dict.fromkeys(asked)) or [target.precisions[0]]
 
@@ -121,8 +129,7 @@ def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
 def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Result:
     """Export, check, judge, and move what passed into the recipe's `out`.
 
-    A failed artifact stays in `out/facex-work`, its name ending in `.failed`. On any error the work folder is removed
-    and `out` is as it was.
+    A failed artifact stays in `out/facex-work`, its name ending in `.failed`. On any error `out` is as it was.
 
     Args:
         planned: of `plan`.
@@ -137,21 +144,11 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
     out, clock = planned.recipe.out, Clock(progress)
     with clock("read", f"reading {planned.recipe.checkpoint.name}", named=False):
         evidence, calib = _read(planned, clock.progress)
-    created = not out.exists()
-    work = out / WORK_FOLDER
-    try:
-        with stage("prepare"):
-            _prepare(work)
-        record = _build(work, planned, evidence, calib, clock)
+    with workspace.building(out) as build:
+        record = _build(build, planned, evidence, calib, clock)
         result = Result(manifest=record, timings_s=dict(clock.timings_s))
         with stage("promote"):
-            _write_out(out, work, result, command)
-    except BaseException:
-        # an interrupt too: nothing half-written may stay
-        shutil.rmtree(work, ignore_errors=True)
-        if created:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+            _write_out(out, build, result, command)
     return result
 
 
@@ -161,17 +158,14 @@ def _read(planned: Plan, progress: Progress) -> tuple[Evidence, list[Photograph]
     from facex.reference import detector, photographs
 
     recipe = planned.recipe
-    if recipe.out.exists() and not recipe.out.is_dir():
-        raise UsageError(f"--out {recipe.out}: is a file", hint="name a folder")
-    work = recipe.out / WORK_FOLDER
-    if work.exists() and not (work / MARKER).exists():
-        raise UsageError(f"{work}: exists and is not facex's", hint="choose another --out, or rename that folder")
+    workspace.check(recipe.out)
     loaded = detector.load(recipe.checkpoint, recipe.contract)
     for size in recipe.sizes:
         detector.check_size(size, loaded.contract)
     images = photographs.find(recipe.images, option="--images") if recipe.images else []
     needs_calibration = any(step.precision in CALIBRATED for step in planned.steps)
-    calib = photographs.find(recipe.calib, option="--calib") if recipe.calib and needs_calibration else []
+    found = photographs.find(recipe.calib, option="--calib") if recipe.calib else []
+    calib = found if needs_calibration else []
     refuse_overlap([p.sha256 for p in calib], images)
     if needs_calibration and len(calib) < FEW_PHOTOGRAPHS:
         progress.warn(f"--calib {recipe.calib}: {len(calib)} photographs are few; {FEW_PHOTOGRAPHS} or more are better")
@@ -203,13 +197,6 @@ def refuse_overlap(calibrated: Iterable[str], images: Sequence[Photograph]) -> N
         )
 
 
-def _prepare(work: Path) -> None:
-    if work.exists():
-        shutil.rmtree(work)  # what failed in an earlier run, or what a killed one left
-    work.mkdir(parents=True)
-    (work / MARKER).touch()
-
-
 def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], clock: Clock) -> Manifest:
     recipe = planned.recipe
     facts: dict[str, FileFacts] = {}
@@ -226,7 +213,8 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
         )
         for step in planned.steps
     ]
-    examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
+    with _not_the_users(*facts):
+        examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
     artifacts = tuple(_artifact(s, facts[s.name], examination.runtimes.get(s.name)) for s in subjects)
     detector = evidence.detector
     record = Manifest(
@@ -244,6 +232,23 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
         tools=tool_versions(planned.targets),
     )
     return dataclasses.replace(record, artifacts=tuple(_demoted(a, record) for a in artifacts))
+
+
+@contextlib.contextmanager
+def _not_the_users(*names: str) -> Iterator[None]:
+    """An artifact made here that cannot be read is the converter's fault, not a wrong input.
+
+    Raises:
+        BackendError: in place of an `ArtifactError` about one of `names`.
+    """
+    try:
+        yield
+    except ArtifactError as error:
+        if error.stage not in (None, *names):
+            raise  # about the ground truth
+        failure = BackendError(error.what)
+        failure.stage = error.stage
+        raise failure from error
 
 
 def _calibration(calib: list[Photograph]) -> Calibration | None:
@@ -288,7 +293,8 @@ def _export_size(
         )
         with clock(f"export {step.target}", f"writing {step.file_name}"):
             target.export(job)
-            facts[step.file_name] = target.describe(job.path)
+            with _not_the_users(step.file_name):
+                facts[step.file_name] = target.describe(job.path)
             exporters.verify(job, target.INFO, facts[step.file_name])
     return facts
 
@@ -336,7 +342,7 @@ def _artifact(subject: Subject, facts: FileFacts, runtime: str | None) -> Artifa
 def _demoted(artifact: Artifact, record: Manifest) -> Artifact:
     if record.verdict(artifact.name) is not Verdict.FAIL:
         return artifact
-    return dataclasses.replace(artifact, path=f"{WORK_FOLDER}/{artifact.path}{FAILED_SUFFIX}", promoted=False)
+    return dataclasses.replace(artifact, path=f"{workspace.FOLDER}/{artifact.path}{FAILED_SUFFIX}", promoted=False)
 
 
 def tool_versions(targets: Iterable[str]) -> dict[str, str]:
@@ -349,19 +355,13 @@ def tool_versions(targets: Iterable[str]) -> dict[str, str]:
     return {"facex": __version__, "python": platform.python_version(), **found}
 
 
-def _write_out(out: Path, work: Path, result: Result, command: str) -> None:
+def _write_out(out: Path, build: Path, result: Result, command: str) -> None:
+    """Write the reports where everything else was built, then move all of it at once."""
     record = result.manifest
-    for pivot in work.glob("pivot_*.onnx"):
-        pivot.unlink()
-    for artifact in record.artifacts:
-        if artifact.promoted:
-            manifest.promote(work / artifact.name, out / artifact.path)
-        else:
-            (work / artifact.name).rename(out / artifact.path)
-    write_reports(out, result, command)
-    manifest.write_text(out / manifest.FILE_NAME, manifest.to_json(record.reproducible()))
-    if all(artifact.promoted for artifact in record.artifacts):
-        shutil.rmtree(work)
+    write_reports(build, result, command)
+    manifest.write_text(build / manifest.FILE_NAME, manifest.to_json(record.reproducible()))
+    moves = [(build / artifact.name, out / artifact.path) for artifact in record.artifacts]
+    workspace.promote([*moves, *((build / name, out / name) for name in (*REPORTS, manifest.FILE_NAME))], out)
 
 
 def write_reports(out: Path, result: Result, command: str) -> None:

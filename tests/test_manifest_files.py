@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from facex import manifest as manifest_module
-from facex.manifest import promote, sha256_of, size_of, write_text
+from facex.manifest import sha256_of, size_of, write_text
 
 
 def _names(folder: Path) -> list[str]:
@@ -67,79 +67,6 @@ def _file(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
-
-
-def _content(path: Path) -> dict[str, str] | str | None:
-    if path.is_dir():
-        return {p.relative_to(path).as_posix(): p.read_text() for p in path.rglob("*") if p.is_file()}
-    return path.read_text() if path.exists() else None
-
-
-@pytest.mark.parametrize("old", [None, _file, _package])
-@pytest.mark.parametrize("make", [_file, _package])
-def test_promote_moves_and_replaces(
-    tmp_path: Path, make: Callable[[Path, str], Path], old: Callable[[Path, str], Path] | None
-) -> None:
-    source, destination = make(tmp_path / "work" / "a", "new"), tmp_path / "out" / "a"
-    if old is not None:
-        old(destination, "old")
-    if make is _package and old is _file:
-        with pytest.raises(NotADirectoryError):
-            promote(source, destination)
-        assert destination.read_text() == "old"
-        return
-    expected = _content(source)
-    promote(source, destination)
-    assert _content(destination) == expected
-    assert not source.exists()
-    assert _names(destination.parent) == ["a"]
-
-
-@pytest.mark.parametrize("make", [_file, _package])
-def test_promote_keeps_the_old_one_when_the_move_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, str], Path]
-) -> None:
-    source, destination = make(tmp_path / "work" / "a", "new"), make(tmp_path / "out" / "a", "old")
-    old, new = _content(destination), _content(source)
-    rename = {"rename": os.rename, "replace": os.replace}
-    moves: list[Path] = []
-
-    def failing(name: str) -> Callable[[Path, Path], None]:
-        def move(a: Path, b: Path) -> None:
-            moves.append(Path(a))
-            if Path(a) == source:
-                _full_disk()
-            rename[name](a, b)
-
-        return move
-
-    for name in rename:
-        monkeypatch.setattr(manifest_module.os, name, failing(name))
-    with pytest.raises(OSError, match="No space left"):
-        promote(source, destination)
-    assert source in moves
-    assert _content(destination) == old
-    assert _content(source) == new
-    assert _names(destination.parent) == ["a"]
-
-
-def test_promote_never_deletes_an_old_folder_that_it_cannot_put_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, destination = _package(tmp_path / "work" / "a", "new"), _package(tmp_path / "out" / "a", "old")
-    old = _content(destination)
-    rename = os.rename
-
-    def only_once(a: Path, b: Path) -> None:
-        if Path(a) != destination:
-            _full_disk()
-        rename(a, b)
-
-    monkeypatch.setattr(manifest_module.os, "rename", only_once)
-    with pytest.raises(OSError, match="No space left"):
-        promote(source, destination)
-    aside = next((tmp_path / "out").glob(".a.*/a"))
-    assert _content(aside) == old
 
 
 def test_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
