@@ -6,7 +6,10 @@ them functions to call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +86,11 @@ def _letterboxed(images: list[Image.Image]) -> Tensor:
     """The pictures as the default contract's network input, float32 [B, 3, 160, 160]."""
     import torch
 
-    from facex.reference.detector import DEFAULT_MEAN
+    from facex.reference.families.retinaface import ASSUMED
     from facex.reference.photographs import letterbox, network_input
 
-    pixels = [letterbox(np.asarray(image), CALIBRATION_SIZE, DEFAULT_MEAN[::-1]).pixels for image in images]
-    return torch.from_numpy(network_input(np.stack(pixels), DEFAULT_MEAN, (1.0, 1.0, 1.0), bgr=True))
+    pixels = [letterbox(np.asarray(image), CALIBRATION_SIZE, ASSUMED["mean"][::-1]).pixels for image in images]
+    return torch.from_numpy(network_input(np.stack(pixels), ASSUMED["mean"], (1.0, 1.0, 1.0), bgr=True))
 
 
 def _random_weights(network: RetinaFace) -> None:
@@ -191,7 +194,7 @@ def _onnx_model(
     constants: Mapping[str, Any] | None = None,
     opset: int = 17,
 ) -> Any:
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper, shape_inference
 
     graph = helper.make_graph(
         list(nodes),
@@ -202,7 +205,7 @@ def _onnx_model(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = 8  # older runtimes refuse the newest one
-    return model
+    return shape_inference.infer_shapes(model)
 
 
 @pytest.fixture(scope="session")
@@ -228,3 +231,112 @@ def _run_onnx(model: Any, feeds: Mapping[str, NDArray[Any]], *, optimized: bool 
 def run_onnx() -> Callable[..., dict[str, NDArray[Any]]]:
     """`run_onnx(model_or_path, feeds, optimized=False)` runs onnxruntime, node by node unless `optimized`."""
     return _run_onnx
+
+
+@pytest.fixture(scope="session")
+def calib_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four seeded pictures that are not in `photo_dir`."""
+    folder = tmp_path_factory.mktemp("calibration")
+    for i in range(4):
+        _draw(300 + i, 200, 160).save(folder / f"calibration_{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory: pytest.TempPathFactory, seeded_state: Callable[..., dict[str, Tensor]]) -> Path:
+    """The seeded checkpoint trained on: the same detector with other weights."""
+    import torch
+
+    path = tmp_path_factory.mktemp("checkpoint") / "other.pth"
+    torch.save(seeded_state(seed=8), path)
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that tells the user what is wrong; everything before it is progress."""
+        *progress, last = self.err.splitlines()
+        assert last.startswith("error: "), self.err
+        assert not [line for line in progress if line and not line.endswith(" …") and not line.startswith("warning: ")]
+        return last
+
+
+@pytest.fixture
+def run_facex(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Ran]]:
+    """`run_facex("export", …)` runs the real command line in this process, in `tmp_path`, and gives what it left."""
+    from facex import cli
+
+    monkeypatch.chdir(tmp_path)  # away from this project's own pyproject.toml
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("FACEX_DEBUG", "")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["facex", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert isinstance(left.value.code, int)
+        return Ran(code=left.value.code, out=out, err=err)
+
+    yield run
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@pytest.fixture(scope="session")
+def _pivots(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """`_pivot.write` that traces each network once in a session; three quarters of a small export is tracing."""
+    from facex.exporters import _pivot
+
+    write, folder = _pivot.write, tmp_path_factory.mktemp("pivots")
+    known: dict[Any, Path] = {}
+
+    def remembered(detector: Detector, size: Size, head: Any, opset: int, path: Path) -> None:
+        key = (detector.sha256, detector.contract, size, head, opset)
+        if key not in known:
+            known[key] = folder / f"{len(known)}.onnx"
+            write(detector, size, head, opset, known[key])
+        path.write_bytes(known[key].read_bytes())
+
+    return remembered
+
+
+@pytest.fixture
+def quick_pivot(_pivots: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of this test do not trace again what another test has traced."""
+    monkeypatch.setattr("facex.exporters._pivot.write", _pivots)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, seeded_checkpoint: Path, photo_dir: Path) -> Path:
+    """The `--out` of an export to ONNX at 160x160 in fp32 and fp16 that passed; to be copied, not changed."""
+    import facex
+
+    out = tmp_path_factory.mktemp("exported")
+    found = facex.export(
+        seeded_checkpoint, targets=["onnx"], precisions=["fp32", "fp16"], sizes=["160x160"], images=photo_dir, out=out
+    )
+    assert found.exit_code == 0
+    return out
+
+
+def _content(folder: Path) -> dict[str, bytes | None]:
+    found = sorted(folder.rglob("*"))
+    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None for p in found}
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, bytes | None]]:
+    """`content(folder)` gives every path below a folder with the bytes of the files, to show that nothing changed."""
+    return _content

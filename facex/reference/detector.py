@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from facex.types import FloatArray
 
-DEFAULT_MEAN = (104.0, 117.0, 123.0)
-DEFAULT_VARIANCES = (0.1, 0.2)
-DEFAULT_SLOPE = 0.1
-DEFAULT_MIN_SIZES = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
 MAX_SIDE_PX = 4096
 
 
@@ -67,14 +63,7 @@ def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Co
             f"--landmarks {options.landmarks}: the checkpoint's landmark heads have {structure.landmarks} points",
             hint="leave the option out; it follows from the shapes",
         )
-    defaults: dict[str, Any] = {
-        "activation_slope": DEFAULT_SLOPE,
-        "min_sizes": DEFAULT_MIN_SIZES,
-        "variances": DEFAULT_VARIANCES,
-        "channel_order": ChannelOrder.BGR,
-        "mean": DEFAULT_MEAN,
-        "scale": (1.0, 1.0, 1.0),
-    }
+    defaults: dict[str, Any] = families.load(structure.family).ASSUMED
     stated = {name: getattr(options, name) for name in defaults if getattr(options, name) is not None}
     values = defaults | stated
     counts = tuple(len(level) for level in values["min_sizes"])

@@ -3,6 +3,7 @@
 A family module offers:
 
     NAME: str                                   the file's name
+    ASSUMED: dict[str, Any]                     what a checkpoint cannot prove of its contract, as usually trained
     def recognise(state) -> Structure | Mismatch    from keys and shapes alone
     def build(structure, state, contract) -> nn.Module  a float32 network in eval mode
 

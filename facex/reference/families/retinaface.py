@@ -16,10 +16,19 @@ from torch.nn import functional
 
 from facex.reference.backbones import MOBILENET_V1_BLOCKS, ConvUnit, MobileNetV1
 from facex.reference.families import LevelOutput, Mismatch, Structure
-from facex.types import Contract
+from facex.types import ChannelOrder, Contract
 
 NAME = "retinaface"
 STRIDES = (8, 16, 32)
+ASSUMED = {
+    "activation_slope": 0.1,
+    "min_sizes": ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0)),
+    "variances": (0.1, 0.2),
+    "channel_order": ChannelOrder.BGR,
+    "mean": (104.0, 117.0, 123.0),
+    "scale": (1.0, 1.0, 1.0),
+}
+"""What most published checkpoints of this family were trained with."""
 
 
 class FeaturePyramid(nn.Module):
