@@ -32,13 +32,15 @@ class Graph:
     @cached_property
     def constants(self) -> dict[str, NDArray[Any]]:
         """Initializers and Constant nodes by name."""
-        from onnx import helper, numpy_helper
+        from onnx import TensorProto, helper, numpy_helper
 
         found = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
         for node in self.nodes:
             if node.op_type == "Constant":
                 value = helper.get_attribute_value(node.attribute[0])
-                found[node.output[0]] = numpy_helper.to_array(value)
+                found[node.output[0]] = (
+                    numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
+                )
         return found
 
     @cached_property
@@ -110,7 +112,11 @@ class Graph:
         return list({id(group): group for group in group_of.values()}.values())
 
 
-def macs(node: Any, weight_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of a Conv, Gemm or MatMul node for one inference."""
-    per_output = int(np.prod(weight_shape[1:])) if node.op_type == "Conv" else int(weight_shape[0])
-    return int(np.prod(output_shape)) * per_output
+def macs(node: Any, data_shape: tuple[int, ...], weight_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a node of `MAC_OPERATORS` for one inference."""
+    if node.op_type == "ConvTranspose":
+        return int(np.prod(data_shape)) * int(np.prod(weight_shape[1:]))
+    if node.op_type == "Conv":
+        return int(np.prod(output_shape)) * int(np.prod(weight_shape[1:]))
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    return int(np.prod(output_shape)) * int(weight_shape[-1 if transposed or len(weight_shape) == 1 else -2])

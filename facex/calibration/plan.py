@@ -85,7 +85,8 @@ def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others)
-    scale = (np.where(largest > 0, largest, 1.0) / WEIGHT_QMAX).astype(np.float32)
+    # weights beneath what a float32 scale can resolve are as good as zero
+    scale = (np.where(largest > np.finfo(np.float32).tiny, largest, 1.0) / WEIGHT_QMAX).astype(np.float32)
     shape = [1] * weight.ndim
     shape[axis] = -1
     quantized = np.rint(weight / scale.reshape(shape)).clip(-WEIGHT_QMAX, WEIGHT_QMAX).astype(np.int8)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from facex.calibration.graph import MAC_OPERATORS, Graph
 from facex.calibration.plan import Affine, QuantizationPlan, affine, quantize_bias, quantize_weight
+from facex.errors import UnsupportedOperatorError
 
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul"})
 
@@ -40,14 +41,22 @@ class _Writer:
         self.node("DequantizeLinear", [f"{name}_q", scale, zero], f"{name}_dq")
 
     def weights(self, node: Any) -> list[str]:
-        """Integer weight and bias of a convolution, each behind a DequantizeLinear."""
+        """Integer weight and bias of a convolution, each behind a DequantizeLinear.
+
+        They are named after its output: two convolutions may share a bias, but not its integers.
+        """
+        if node.op_type != "Conv":
+            raise UnsupportedOperatorError(
+                f"no quantized form of {node.op_type} at '{node.name or node.output[0]}'", hint="supported: Conv"
+            )
         x = node.input[0]
         quantized, scale = quantize_weight(self.graph.constants[node.input[1]], axis=0)
-        names = [self.dequantized(node.input[1], quantized, scale)]
+        names = [self.dequantized(f"{node.output[0]}_weight", quantized, scale)]
         if len(node.input) > 2 and node.input[2]:
             unit = self.plan.activations[x].scale
             bias = quantize_bias(self.graph.constants[node.input[2]], unit, scale)
-            names.append(self.dequantized(node.input[2], bias, (np.float64(unit) * scale).astype(np.float32)))
+            bias_scale = (np.float64(unit) * scale).astype(np.float32)
+            names.append(self.dequantized(f"{node.output[0]}_bias", bias, bias_scale))
         return names
 
     def dequantized(
@@ -61,11 +70,12 @@ class _Writer:
         self.node("DequantizeLinear", inputs, f"{name}_dq", **({"axis": 0} if scale.ndim else {}))
         return f"{name}_dq"
 
-    def operand(self, name: str) -> str:
+    def operand(self, node: Any, index: int) -> str:
         """A constant operand of an elementwise operator on the grid that the kernels give it."""
-        value = self.graph.constants[name]
+        value = self.graph.constants[node.input[index]]
         grid = affine(float(value.min()), float(value.max()))
         quantized = np.clip(np.rint(value / grid.scale) + grid.zero_point, -128, 127).astype(np.int8)
+        name = f"{node.output[0]}_operand{index}"
         return self.dequantized(name, quantized, np.float32(grid.scale), grid.zero_point)
 
     def rewrite(self, node: Any) -> None:
@@ -82,7 +92,7 @@ class _Writer:
         elif trunk and node.op_type in ELEMENTWISE:
             for i, name in enumerate(node.input):
                 if name in self.graph.constants:
-                    copy.input[i] = self.operand(name)
+                    copy.input[i] = self.operand(node, i)
         self.nodes.append(copy)
 
 
@@ -90,6 +100,9 @@ def write(model_path: Path, plan: QuantizationPlan, path: Path) -> None:
     """The float model at `model_path` with the plan applied, to `path`.
 
     The head's arithmetic stays in float, after one DequantizeLinear per head convolution.
+
+    Raises:
+        UnsupportedOperatorError: the trunk multiplies by other means than convolutions.
     """
     import onnx
     from onnx import numpy_helper

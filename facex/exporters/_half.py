@@ -63,6 +63,6 @@ def _halve(node: Any, graph: Graph, given: set[str], halves: dict[str, Any]) -> 
 def _replace(model: Any, nodes: list[Any], added: dict[str, Any]) -> None:
     used = {name for node in nodes for name in node.input}
     kept = [t for t in model.graph.initializer if t.name in used]
-    del model.graph.node[:], model.graph.initializer[:]
+    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend([*kept, *(numpy_helper.from_array(v, n) for n, v in added.items())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.errors import ArtifactError, MissingExtraError
+from facex.errors import ArtifactError, MissingExtraError, first_line
 from facex.exporters import version
 from facex.exporters._quiet import quiet
 from facex.types import FileFacts, FloatIsland, TensorInfo
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 RUNTIMES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
-    "tensorflow": "tensorflow.lite",
+    "tensorflow": "tensorflow.lite.python.interpreter",
 }
 """Distribution -> module with `Interpreter`, in the order of preference."""
 
@@ -103,9 +104,17 @@ def describe(path: Path) -> FileFacts:
     """Read a file through an interpreter that never runs it; metadata through the schema where a package has it.
 
     Raises:
-        ArtifactError: no interpreter can read it.
+        ArtifactError: no interpreter can read it, or what it reads makes no sense.
     """
     _, interpreter = _interpreter(path, threads=1)
+    try:
+        return _facts(path, interpreter)
+    # what Python's readers meet in a damaged file where the interpreter's own did not look
+    except (struct.error, LookupError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: is damaged: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _facts(path: Path, interpreter: Any) -> FileFacts:
     tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
     # private, but the only view of the operators that all three runtimes share
     operators = interpreter._get_ops_details()
@@ -142,17 +151,21 @@ def _tensor(details: Mapping[str, Any]) -> TensorInfo:
 
 def _macs(operator: Mapping[str, Any], tensors: Mapping[int, Mapping[str, Any]]) -> tuple[int, bool]:
     """Multiply-accumulates of one operator, and whether data and weight are integers."""
-    data, weight = (tensors[i] for i in operator["inputs"][:2])
+    kind = operator["op_name"]
+    # a transposed convolution is told its output's shape first
+    data, weight = (
+        tensors[i] for i in (operator["inputs"][2:0:-1] if kind == "TRANSPOSE_CONV" else operator["inputs"][:2])
+    )
     output = tensors[operator["outputs"][0]]
     shape = [int(d) for d in weight["shape"]]
-    per_output = {
-        "CONV_2D": lambda: int(np.prod(shape[1:])),
-        "DEPTHWISE_CONV_2D": lambda: int(np.prod(shape[1:3])),
-        "FULLY_CONNECTED": lambda: shape[-1],
-        "TRANSPOSE_CONV": lambda: int(np.prod(shape[1:])),
-    }[operator["op_name"]]()
+    macs = {
+        "CONV_2D": lambda: int(np.prod(output["shape"])) * int(np.prod(shape[1:])),
+        "DEPTHWISE_CONV_2D": lambda: int(np.prod(output["shape"])) * int(np.prod(shape[1:3])),
+        "FULLY_CONNECTED": lambda: int(np.prod(output["shape"])) * shape[-1],
+        "TRANSPOSE_CONV": lambda: int(np.prod(data["shape"])) * int(np.prod(shape[:3])),
+    }[kind]()
     is_integer = all(np.issubdtype(t["dtype"], np.integer) for t in (data, weight, output))
-    return int(np.prod(output["shape"])) * per_output, is_integer
+    return macs, is_integer
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -179,7 +192,7 @@ def _interpreter(path: Path, threads: int) -> tuple[str, Any]:
         with quiet():
             return name, interpreter_class(model_path=str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path}: {name} cannot read it: {str(error).splitlines()[0][:200]}") from error
+        raise ArtifactError(f"{path}: {name} cannot read it: {first_line(error)}") from error
 
 
 class LiteRTSession:
@@ -191,8 +204,11 @@ class LiteRTSession:
             with quiet():
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{path}: cannot be prepared: {str(error).splitlines()[0][:200]}") from error
-        (self._input,) = self._interpreter.get_input_details()
+            raise ArtifactError(f"{path}: cannot be prepared: {first_line(error)}") from error
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            raise ArtifactError(f"{path}: has {len(inputs)} inputs, a detector has one")
+        (self._input,) = inputs
         self._outputs = self._interpreter.get_output_details()
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:

@@ -14,7 +14,7 @@ from typing import IO
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Collect what the block writes to file descriptors 1 and 2; on an exception, or with FACEX_DEBUG, pass it on to 2.
+    """Collect what the block writes to stdout and stderr; on an exception, or with FACEX_DEBUG, pass it on to stderr.
 
     TensorFlow, coremltools and LiteRT log from C++ before any Python setting reaches them, and stdout is reserved for
     `--json`.
@@ -29,7 +29,14 @@ def quiet() -> Iterator[None]:
             for fd in saved:
                 os.dup2(heard.fileno(), fd)
             logging.disable(logging.WARNING)
-            with warnings.catch_warnings():
+            # where Python's streams are not those descriptors, as in a notebook, they are collected too
+            python = os.fdopen(os.dup(heard.fileno()), "w", encoding="utf-8", errors="replace")
+            with (
+                python,
+                contextlib.redirect_stdout(python),
+                contextlib.redirect_stderr(python),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore")
                 yield
         except Exception:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.errors import ArtifactError, SessionUnavailableError
+from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
+from facex.exporters import require
 from facex.exporters._quiet import quiet
 from facex.types import FileFacts, Precision, TargetInfo, TensorInfo
 
@@ -36,6 +37,7 @@ INFO = TargetInfo(
     channels_last=False,
     image_dtype="image",
     runs_on=("Darwin",),
+    oldest_deployment={Precision.W8: "iOS16"},
 )
 
 MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
@@ -54,7 +56,11 @@ DESCRIPTIONS = {
 
 
 def export(job: Job) -> None:
-    """Trace, convert, describe, and save byte for byte reproducibly."""
+    """Trace, convert, describe, and save byte for byte reproducibly.
+
+    Raises:
+        UsageError: the deployment target asked for cannot load the precision.
+    """
     with quiet():
         import coremltools as ct
     import torch
@@ -78,9 +84,20 @@ def export(job: Job) -> None:
         )
         if job.precision is Precision.W8:
             model = _eight_bit_weights(ct, model)
+        _refuse_newer(model, ct, job)
         _describe_model(model, _pivot.metadata(job.detector, job.head))
         model.save(str(job.path))
     _make_reproducible(job.path)
+
+
+def _refuse_newer(model: Any, ct: Any, job: Job) -> None:
+    """Coremltools moves a model that an old system cannot load to a newer one, without a word."""
+    asked, needed = getattr(ct.target, job.options.deployment_target).value, model.get_spec().specificationVersion
+    if needed > asked:
+        raise UsageError(
+            f"--deployment-target {job.options.deployment_target}: coreml {job.precision} needs "
+            f"{SPECIFICATION_OS.get(needed, f'specification {needed}')}"
+        )
 
 
 def _compute_precision(ct: Any, precision: Precision) -> Any:
@@ -157,6 +174,7 @@ def _make_reproducible(path: Path) -> None:
 
 
 def _load_spec(path: Path) -> Any:
+    require(INFO, INFO.packages, f"reading {path.name}")
     if not (path / "Manifest.json").is_file():
         raise ArtifactError(f"{path}: is not an .mlpackage (it holds no Manifest.json)")
     with quiet():
@@ -166,7 +184,7 @@ def _load_spec(path: Path) -> Any:
             return ct.models.MLModel(str(path), skip_model_load=True).get_spec()
     # coremltools raises whatever its protobuf or its package reader meets
     except Exception as error:
-        raise ArtifactError(f"{path}: coremltools cannot read it: {str(error).splitlines()[0][:200]}") from error
+        raise ArtifactError(f"{path}: coremltools cannot read it: {first_line(error)}") from error
 
 
 def describe(path: Path) -> FileFacts:
@@ -174,12 +192,14 @@ def describe(path: Path) -> FileFacts:
 
     Raises:
         ArtifactError: it is not an ML program that coremltools can read.
+        MissingExtraError: coremltools is not installed.
     """
     spec = _load_spec(path)
     if spec.WhichOneof("Type") != "mlProgram":
         raise ArtifactError(f"{path}: is a {spec.WhichOneof('Type')}, not an ML program")
     operations = _operations(spec)
     shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
+    shapes |= {i.name: _shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
     total = sum(_macs(op, shapes) for op in operations)
     return FileFacts(
         inputs=tuple(map(_feature, spec.description.input)),
@@ -206,8 +226,15 @@ def _shape(value_type: Any) -> tuple[int, ...]:
 def _macs(operation: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if operation.type not in MAC_OPERATORS:
         return 0
-    weight = shapes[operation.inputs["weight"].arguments[0].name]
-    return int(np.prod(_shape(operation.outputs[0].type))) * int(np.prod(weight[1:]))
+
+    def size(name: str, first: int = 0) -> int:
+        return int(np.prod(shapes[operation.inputs[name].arguments[0].name][first:]))
+
+    if operation.type == "conv_transpose":
+        return size("x") * size("weight", 1)
+    # a product of two activations is taken to transpose neither
+    inner = size("x", -1) if operation.type == "matmul" else size("weight", 1)
+    return int(np.prod(_shape(operation.outputs[0].type))) * inner
 
 
 def _feature(feature: Any) -> TensorInfo:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.errors import ArtifactError
+from facex.errors import ArtifactError, first_line
 from facex.types import FileFacts, FloatIsland, Precision, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def describe(path: Path) -> FileFacts:
         onnx.checker.check_model(model)
     # onnx raises its own errors and those of protobuf for whatever a damaged file holds
     except Exception as error:
-        raise ArtifactError(f"{path}: is not an ONNX model: {str(error).splitlines()[0][:200]}") from error
+        raise ArtifactError(f"{path}: is not an ONNX model: {first_line(error)}") from error
     graph = Graph(model)
     shapes = _shapes(onnx.shape_inference.infer_shapes(model))
     total, integer, islands = 0, 0, []
@@ -117,12 +117,18 @@ def _macs(node: Any, graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
     if node.op_type not in MAC_OPERATORS:
         return 0
-    weight = node.input[1]
-    source = graph.producer.get(weight)
-    if source is not None and source.op_type == "DequantizeLinear":
-        weight = source.input[0]
-    shape = graph.constants[weight].shape if weight in graph.constants else shapes.get(weight, (1,))
-    return macs(node, shape, shapes[node.output[0]])
+    data, weight = (_before_dequantization(name, graph) for name in node.input[:2])
+    unknown = (0,)  # a size that the file leaves open counts nothing
+
+    def shape(name: str) -> tuple[int, ...]:
+        return graph.constants[name].shape if name in graph.constants else shapes.get(name, unknown)
+
+    return macs(node, shape(data), shape(weight), shapes.get(node.output[0], unknown))
+
+
+def _before_dequantization(name: str, graph: Any) -> str:
+    source = graph.producer.get(name)
+    return source.input[0] if source is not None and source.op_type == "DequantizeLinear" else name
 
 
 def _is_integer(node: Any, graph: Any) -> bool:
@@ -146,7 +152,7 @@ class OnnxSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         # onnxruntime's exceptions share no base class beneath Exception
         except Exception as error:
-            raise ArtifactError(f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0][:200]}") from error
+            raise ArtifactError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._names = [o.name for o in self._session.get_outputs()]
         self._feed: dict[str, NDArray[Any]] = {}

@@ -1,0 +1,169 @@
+"""Trunk, fusion and shared ranges on a graph small enough to see through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from facex.calibration.graph import Graph, macs
+
+WEIGHT = np.ones((2, 2, 1, 1), np.float32)
+
+
+def node(operator, inputs, output, **attributes):
+    return helper.make_node(operator, inputs.split(","), [output], name=f"/{output}", **attributes)
+
+
+@pytest.fixture
+def graph(onnx_model):
+    """image -> sub -> conv relu -> {conv leaky, conv} -> concat relu -> two head convolutions -> decoding.
+
+    `c1` is fused into its ReLU, `c2` is followed by a leaky one, `c4` by a ReLU and something else.
+    """
+    nodes = [
+        helper.make_node("Constant", [], ["mean"], value=numpy_helper.from_array(np.ones((1, 2, 1, 1), np.float32))),
+        node("Sub", "image,mean", "s"),
+        node("Conv", "s,w", "c1"),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1,w", "c2"),
+        node("LeakyRelu", "c2", "l2"),
+        node("Conv", "r1,w", "c3"),
+        node("Add", "l2,c3", "a"),
+        node("Relu", "a", "ra"),
+        node("Conv", "ra,w", "c4"),
+        node("Relu", "c4", "r4"),
+        node("Add", "c4,r4", "b"),
+        node("Concat", "b,l2", "cat", axis=1),
+        node("Relu", "cat", "rcat"),
+        node("Conv", "rcat,v", "h1"),
+        node("Conv", "rcat,v", "h2"),
+        node("Conv", "rcat,v", "h3"),
+        node("Transpose", "h1", "t1", perm=[0, 2, 3, 1]),
+        node("Transpose", "h2", "t2", perm=[0, 2, 3, 1]),
+        node("Reshape", "t1,shape", "f1"),
+        node("Reshape", "t2,shape", "f2"),
+        node("Concat", "f1,f2", "loc", axis=1),
+        node("Exp", "h3", "size"),
+        node("Relu", "size", "y"),
+    ]
+    constants = {"w": WEIGHT, "v": np.ones((2, 4, 1, 1), np.float32), "shape": np.array([1, -1, 2])}
+    return Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["loc", "y"], constants))
+
+
+TRUNK = ["s", "c1", "r1", "c2", "l2", "c3", "a", "ra", "c4", "r4", "b", "cat", "rcat", "h1", "h2", "h3"]
+
+
+def test_the_trunk_ends_with_the_last_convolutions(graph):
+    assert [n.output[0] for n in graph.trunk] == TRUNK
+    assert graph.trunk_tensors == set(TRUNK)
+
+
+def test_constants_come_from_initializers_and_constant_nodes(graph):
+    assert set(graph.constants) == {"mean", "w", "v", "shape"}
+    np.testing.assert_array_equal(graph.constants["mean"], np.ones((1, 2, 1, 1)))
+
+
+def test_producers_and_consumers(graph):
+    assert graph.producer["ra"].op_type == "Relu"
+    assert "mean" not in graph.producer
+    assert "image" not in graph.producer
+    assert [n.output[0] for n in graph.consumers["l2"]] == ["a", "cat"]
+    assert "loc" not in graph.consumers
+
+
+def test_activations_leave_constants_out(graph):
+    assert graph.activations(graph.producer["s"]) == ["image"]
+    assert graph.activations(graph.producer["c1"]) == ["s"]
+    assert graph.activations(graph.producer["cat"]) == ["b", "l2"]
+
+
+def test_an_input_left_empty_is_no_activation(onnx_model):
+    resize = node("Resize", "image,,scales", "y", mode="nearest")
+    model = onnx_model([resize], {"image": (1, 2, 4, 4)}, ["y"], {"scales": np.ones(4, np.float32)})
+    assert Graph(model).activations(resize) == ["image"]
+
+
+def test_only_what_a_relu_alone_follows_is_fused(graph):
+    fused = {n.output[0] for n in graph.nodes if n.op_type != "Constant" and graph.fused_into_relu(n)}
+    assert fused == {"c1", "a"}
+
+
+def test_every_computed_tensor_of_the_trunk_has_a_scale_unless_it_is_fused(graph):
+    assert graph.quantized_tensors() == ["image", *(name for name in TRUNK if name not in {"c1", "a"})]
+
+
+def test_what_meets_in_a_concatenation_shares_a_range_in_trunk_and_head(graph):
+    groups = {frozenset(group) for group in graph.shared_ranges() if len(group) > 1}
+    assert groups == {frozenset({"b", "l2", "cat"}), frozenset({"h1", "h2"})}
+    assert sorted(name for group in graph.shared_ranges() for name in group) == sorted(graph.quantized_tensors())
+
+
+def test_ranges_pass_through_whatever_moves_integers_unchanged(onnx_model):
+    """conv -> resize -> concat with a max pool of another conv: one range for all five; a relu ends the chain."""
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    nodes = [
+        node("Conv", "image,w", "p"),
+        node("Resize", "p,,scales", "up", **how),
+        node("Conv", "image,w", "q"),
+        node("MaxPool", "q", "pool", kernel_shape=[1, 1]),
+        node("Concat", "up,pool", "cat", axis=1),
+        node("Relu", "cat", "r"),
+        node("Conv", "r,v", "h"),
+    ]
+    constants = {"w": WEIGHT, "v": np.ones((1, 4, 1, 1), np.float32), "scales": np.ones(4, np.float32)}
+    graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["h"], constants))
+    assert {frozenset(g) for g in graph.shared_ranges()} == {
+        frozenset({"p", "up", "q", "pool", "cat"}),
+        *(frozenset({name}) for name in ("image", "r", "h")),
+    }
+
+
+def test_a_graph_without_convolutions_has_no_trunk(onnx_model):
+    graph = Graph(onnx_model([node("Relu", "image", "y")], {"image": (1, 2, 4, 4)}, ["y"]))
+    assert graph.trunk == []
+    assert graph.quantized_tensors() == []
+
+
+def test_constants_of_every_kind_are_read(onnx_model):
+    nodes = [
+        helper.make_node("Constant", [], ["a"], value_float=1.5),
+        helper.make_node("Constant", [], ["b"], value_ints=[1, 2]),
+        node("Add", "image,a", "y"),
+    ]
+    constants = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["y"])).constants
+    assert constants["a"] == 1.5
+    assert constants["b"].tolist() == [1, 2]
+
+
+def counted(c_in: int, c_out: int, kernel: tuple[int, int], groups: int, positions: int) -> int:
+    """Every multiplication of a convolution, one by one."""
+    count = 0
+    for _ in range(positions):
+        for channel in range(c_out):
+            first = channel // (c_out // groups) * (c_in // groups)
+            for _source in range(first, first + c_in // groups):
+                count += kernel[0] * kernel[1]
+    return count
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_macs_of_a_convolution(groups):
+    conv = node("Conv", "x,w", "y")
+    wanted = counted(4, 8, (3, 2), groups, 5 * 6)
+    assert macs(conv, (1, 4, 10, 12), (8, 4 // groups, 3, 2), (1, 8, 5, 6)) == wanted
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_macs_of_a_transposed_convolution_are_those_of_its_mirror(groups):
+    """Each input value meets the kernel once, as each output value of the mirrored convolution does."""
+    wanted = counted(8, 4, (2, 2), groups, 5 * 6)
+    found = macs(node("ConvTranspose", "x,w", "y"), (1, 4, 5, 6), (4, 8 // groups, 2, 2), (1, 8, 10, 12))
+    assert found == wanted
+
+
+def test_macs_of_matrix_products():
+    assert macs(node("MatMul", "x,w", "y"), (3, 7), (7, 11), (3, 11)) == 3 * 7 * 11
+    assert macs(node("MatMul", "x,w", "y"), (2, 3, 7), (2, 7, 11), (2, 3, 11)) == 2 * 3 * 7 * 11
+    assert macs(node("Gemm", "x,w", "y"), (3, 7), (7, 11), (3, 11)) == 3 * 7 * 11
+    assert macs(node("Gemm", "x,w", "y", transB=1), (3, 7), (11, 7), (3, 11)) == 3 * 7 * 11

@@ -1,0 +1,121 @@
+"""What every target and every family has in common: a detector of each family, and its files.
+
+A family `<name>` brings `families/<name>.py` with
+
+    def checkpoint(request: pytest.FixtureRequest) -> tuple[Path, ContractOptions]
+
+a checkpoint with seeded weights that finds something in `photo_dir` at 160x160, and what must be stated of it. Targets
+bring nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from facex import exporters
+from facex.errors import MissingExtraError
+from facex.types import ExportOptions, FileFacts, Head, Precision, Size
+
+if TYPE_CHECKING:
+    from facex.exporters import Job
+    from facex.reference.detector import Detector
+
+SIZE = Size(height=160, width=160)
+FAMILIES = Path(__file__).parent / "families"
+
+
+@pytest.fixture(scope="session")
+def detector_of(request: pytest.FixtureRequest) -> Callable[[str], Detector]:
+    """`detector_of(family)` loads the family's seeded checkpoint."""
+    from facex.reference import detector
+
+    loaded: dict[str, Detector] = {}
+
+    def load(family: str) -> Detector:
+        if family not in loaded:
+            source = FAMILIES / f"{family}.py"
+            assert source.is_file(), f"the family '{family}' needs {source}: see {Path(__file__).name} beside it"
+            spec = importlib.util.spec_from_file_location(f"conformance_{family}", source)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            loaded[family] = detector.load(*module.checkpoint(request))
+        return loaded[family]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def job_of(
+    detector_of: Callable[[str], Detector],
+    draw_photograph: Callable[..., object],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Job]:
+    """`job_of(family, target, precision, head)` gives a job in a folder of its own; pivots are shared."""
+    from facex.exporters import _pivot
+
+    pivots: dict[tuple[str, Head], Path] = {}
+    plans: dict[tuple[str, Head], Path] = {}
+
+    def make(family: str, target: str, precision: Precision, head: Head) -> Job:
+        info = exporters.info(target)
+        try:
+            exporters.require(info, info.packages, f"the target '{target}'")
+        except MissingExtraError as error:
+            pytest.skip(str(error))
+        key = family, head
+        if key not in pivots:
+            pivots[key] = tmp_path_factory.mktemp("pivot") / "pivot.onnx"
+            _pivot.write(detector_of(family), SIZE, head, 17, pivots[key])
+        if precision is Precision.W8A8 and key not in plans:
+            plans[key] = pivots[key].with_name("qdq.onnx")
+            _calibrate(pivots[key], plans[key], draw_photograph)
+        return exporters.Job(
+            path=tmp_path_factory.mktemp("artifact") / f"{family}_{SIZE}_{precision}{info.suffix}",
+            precision=precision,
+            head=head,
+            size=SIZE,
+            detector=detector_of(family),
+            pivot=pivots[key],
+            qdq=plans.get(key),
+            options=ExportOptions(opset=17, deployment_target="iOS16"),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def artifact_of(job_of: Callable[..., Job]) -> Callable[..., tuple[Job, FileFacts]]:
+    """`artifact_of(family, target, precision, head)` exports, once, and verifies what the file says of itself."""
+    written: dict[tuple[str, str, Precision, Head], tuple[Job, FileFacts]] = {}
+
+    def export(family: str, target: str, precision: Precision, head: Head) -> tuple[Job, FileFacts]:
+        key = family, target, precision, head
+        if key not in written:
+            job, module = job_of(*key), exporters.load(target)
+            module.export(job)
+            facts = module.describe(job.path)
+            exporters.verify(job, module.INFO, facts)
+            written[key] = job, facts
+        return written[key]
+
+    return export
+
+
+def _calibrate(pivot: Path, path: Path, draw_photograph: Callable[..., object]) -> None:
+    import onnx
+
+    from facex.calibration import graph, observers, plan, qdq
+
+    view = graph.Graph(onnx.load(str(pivot)))
+    pictures = (np.asarray(draw_photograph(300 + i, 160, 160), np.float32) for i in range(8))
+    feeds = ({"image": picture.transpose(2, 0, 1)[None].copy()} for picture in pictures)
+    ranges = observers.observe(pivot, view.quantized_tensors(), feeds, "minmax", threads=1)
+    qdq.write(pivot, plan.make_plan(view, ranges, "minmax"), path)

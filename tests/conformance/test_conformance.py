@@ -1,0 +1,156 @@
+"""Every target with every family: the agreed inputs and outputs, and the same faces as the reference.
+
+Targets and families are those of the registries; a new one is tested without a change here.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facex import exporters
+from facex.errors import SessionUnavailableError
+from facex.parity.compare import Candidate, compare
+from facex.reference import families, photographs
+from facex.reference.detector import ReferenceSession
+from facex.types import Head, Precision, Size
+
+SIZE = Size(height=160, width=160)
+
+
+def single_of(target: str) -> Precision:
+    """The precision of a target that is held to the reference: single, or the best it has."""
+    precisions: tuple[Precision, ...] = exporters.info(target).precisions
+    return Precision.FP32 if Precision.FP32 in precisions else precisions[0]
+
+
+def cases(*, single: bool | None) -> list[Any]:
+    """Family, target, precision and head: the single precision alone, all but that, or all of them.
+
+    What needs the packages of an extra is slow.
+    """
+    return [
+        pytest.param(
+            family,
+            target,
+            precision,
+            head,
+            id=f"{family}-{target}-{precision}-{head}",
+            marks=[pytest.mark.slow] if exporters.info(target).extra else [],
+        )
+        for family in families.names()
+        for target in exporters.names()
+        for precision in exporters.info(target).precisions
+        for head in Head
+        if single is None or single is (precision is single_of(target))
+    ]
+
+
+def session_of(job: exporters.Job, target: str) -> Any:
+    try:
+        return exporters.load(target).open_session(job.path, threads=1)
+    except SessionUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("family", "target", "precision", "head"), cases(single=None))
+def test_every_file_has_the_agreed_inputs_and_outputs(artifact_of, family, target, precision, head):
+    job, facts = artifact_of(family, target, precision, head)
+    assert [t.name for t in facts.inputs] == ["image"]
+    names = ["boxes", "scores", "landmarks"] if head is Head.DECODED else ["loc", "conf", "landm"]
+    assert [t.name for t in facts.outputs] == names
+    assert {t.dtype for t in facts.outputs} == {"float32"}
+    assert facts.macs > 0
+    assert facts.operators
+    assert facts.integer_mac_fraction == (1.0 if precision is Precision.W8A8 else 0.0)
+    assert facts.minimum_runtime
+    assert exporters.target_of(job.path) == target
+
+
+@pytest.mark.parametrize(("family", "target", "precision", "head"), cases(single=True))
+def test_single_precision_is_the_reference(artifact_of, photo_dir, family, target, precision, head):
+    job, _ = artifact_of(family, target, precision, head)
+    session = session_of(job, target)
+    assert session.runtime
+    pictures = photographs.find(photo_dir, option="--images")
+    comparison = compare(
+        ReferenceSession(job.detector, SIZE, head, threads=1),
+        {job.path.name: Candidate(session=session, head=head)},
+        pictures,
+        contract=job.detector.contract,
+        size=SIZE,
+        head=head,
+    )
+    found = comparison.metrics[job.path.name]
+    assert comparison.reference_metrics["reference_faces"] >= len(pictures)  # there was something to find
+    if precision is Precision.FP32:
+        assert found["matched_f1"] == 1.0
+        noise_db = {name: value for name, value in found.items() if name.startswith("snr_db.")}
+        assert len(noise_db) == 3
+        assert all(value is not None and value >= 80 for value in noise_db.values()), noise_db
+
+
+@pytest.mark.parametrize(("family", "target", "precision", "head"), cases(single=False))
+def test_every_other_precision_computes_the_same_function(
+    artifact_of, draw_photograph, family, target, precision, head
+):
+    job, _ = artifact_of(family, target, precision, head)
+    session = session_of(job, target)
+    image = np.asarray(draw_photograph(44, 160, 160))[None]
+    found = session({"image": image})
+    wanted = ReferenceSession(job.detector, SIZE, head, threads=1)({"image": image})
+    assert list(found) == list(wanted)
+    for name, expected in wanted.items():
+        assert (found[name].shape, found[name].dtype) == (expected.shape, np.float32)
+        assert np.isfinite(found[name]).all()
+        noise = np.square(found[name] - expected.astype(np.float64)).sum()
+        assert 10 * math.log10(np.square(expected.astype(np.float64)).sum() / noise) > 3, name
+
+
+@pytest.mark.parametrize("family", families.names())
+def test_every_family_recognises_its_own_checkpoint(detector_of, family):
+    detector = detector_of(family)
+    assert detector.contract.family == family
+    module = families.load(family)
+    assert family == module.NAME
+    unknown = module.recognise({})
+    assert isinstance(unknown, families.Mismatch)
+    assert unknown.family == family
+    assert not detector.network.training
+
+
+@pytest.mark.parametrize("target", exporters.names())
+def test_every_target_says_what_planning_needs(target):
+    module = exporters.load(target)
+    info = module.INFO
+    assert info.name == target
+    assert info.suffix.startswith(".")
+    assert exporters.target_of(Path("folder") / f"net_160x160_fp32{info.suffix}") == target
+    assert len(set(info.precisions)) == len(info.precisions) > 0
+    assert info.int8 in info.precisions
+    assert info.packages
+    assert info.runtimes
+    for member in ("export", "describe", "open_session"):
+        assert callable(getattr(module, member))
+
+
+def test_suffixes_tell_targets_apart():
+    suffixes = [exporters.info(name).suffix for name in exporters.names()]
+    assert len(set(suffixes)) == len(suffixes)
+
+
+def test_planning_imports_no_heavy_package():
+    """Every target's INFO, in a fresh interpreter."""
+    code = (
+        "import sys; from facex import exporters; [exporters.info(name) for name in exporters.names()]; "
+        "print([m for m in ('torch', 'tensorflow', 'onnx', 'onnxruntime', 'coremltools', 'ai_edge_litert', 'rich')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

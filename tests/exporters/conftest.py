@@ -1,0 +1,125 @@
+"""Tiny ONNX graphs lowered and run by TensorFlow, and the seeded detector's files, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from facex.types import ExportOptions, Head, Precision, Size
+
+if TYPE_CHECKING:
+    from facex.exporters import Job
+    from facex.reference.detector import Detector
+
+SIZE = Size(height=160, width=160)
+
+
+@pytest.fixture(scope="session")
+def lowered(onnx_model: Callable[..., Any]) -> Callable[..., dict[str, NDArray[Any]]]:
+    """`lowered(nodes, x, constants={}, outputs=("y",), opset=17)`: x [1, C, H, W] -> outputs, run by TensorFlow."""
+    import tensorflow as tf
+
+    from facex.exporters import _nhwc
+
+    def run(
+        nodes: Sequence[Any],
+        x: NDArray[np.float32],
+        constants: Mapping[str, Any] | None = None,
+        outputs: Sequence[str] = ("y",),
+        opset: int = 17,
+    ) -> dict[str, NDArray[Any]]:
+        model = onnx_model(nodes, {"x": x.shape}, outputs, constants, opset)
+        function = _nhwc.lower(model, quantized=True)
+        return {name: value.numpy() for name, value in function(tf.constant(x.transpose(0, 2, 3, 1))).items()}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def assert_lowered(
+    onnx_model: Callable[..., Any], run_onnx: Callable[..., Any], lowered: Callable[..., Any]
+) -> Callable[..., None]:
+    """`assert_lowered(nodes, x, constants={}, outputs=("y",), opset=17)`: TensorFlow and onnxruntime agree."""
+
+    def check(
+        nodes: Sequence[Any],
+        x: NDArray[np.float32],
+        constants: Mapping[str, Any] | None = None,
+        outputs: Sequence[str] = ("y",),
+        opset: int = 17,
+    ) -> None:
+        wanted = run_onnx(onnx_model(nodes, {"x": x.shape}, outputs, constants, opset), {"x": x})
+        found = lowered(nodes, x, constants, outputs, opset)
+        assert list(found) == list(wanted)
+        for name, expected in wanted.items():
+            assert found[name].shape == expected.shape
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=2e-6 * max(1.0, np.abs(expected).max()))
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def pivot(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`pivot(head=decoded, opset=17, size=160x160)` gives the seeded detector's float32 ONNX file, written once."""
+    from facex.exporters import _pivot
+
+    folder = tmp_path_factory.mktemp("pivots")
+
+    def write(head: Head = Head.DECODED, opset: int = 17, size: Size = SIZE) -> Path:
+        path = folder / f"{head}_{opset}_{size}.onnx"
+        if not path.exists():
+            _pivot.write(detector, size, head, opset, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def qdq(
+    pivot: Callable[..., Path], draw_photograph: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """`qdq(head=decoded, opset=17)` gives the pivot with a plan from eight pictures, written once."""
+    import onnx
+
+    from facex.calibration import graph, observers, plan
+    from facex.calibration import qdq as writer
+
+    folder = tmp_path_factory.mktemp("plans")
+
+    def write(head: Head = Head.DECODED, opset: int = 17) -> Path:
+        path = folder / f"{head}_{opset}.onnx"
+        if not path.exists():
+            source = pivot(head, opset)
+            view = graph.Graph(onnx.load(str(source)))
+            pictures = (np.asarray(draw_photograph(300 + i, 160, 160), np.float32) for i in range(8))
+            feeds = ({"image": picture.transpose(2, 0, 1)[None].copy()} for picture in pictures)
+            ranges = observers.observe(source, view.quantized_tensors(), feeds, "minmax", threads=1)
+            writer.write(source, plan.make_plan(view, ranges, "minmax"), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_job(detector: Detector, pivot: Callable[..., Path], qdq: Callable[..., Path]) -> Callable[..., Job]:
+    """`make_job(path, precision, head=decoded, deployment_target="iOS16")` gives a job of the seeded detector."""
+    from facex.exporters import Job
+
+    def make(path: Path, precision: Precision, head: Head = Head.DECODED, *, deployment_target: str = "iOS16") -> Job:
+        return Job(
+            path=path,
+            precision=precision,
+            head=head,
+            size=SIZE,
+            detector=detector,
+            pivot=pivot(head),
+            qdq=qdq(head) if precision is Precision.W8A8 else None,
+            options=ExportOptions(opset=17, deployment_target=deployment_target),
+        )
+
+    return make
