@@ -60,10 +60,10 @@ def export(
     given = _Options(options)
     recipe = Recipe(
         checkpoint=Path(checkpoint),
-        targets=tuple(targets),
-        precisions=tuple(given.choice("precisions", Precision, value) for value in precisions),
+        targets=_several("targets", targets),
+        precisions=tuple(given.choice("precisions", Precision, x) for x in _several("precisions", precisions)),
         int8=int8,
-        sizes=tuple(map(parse_size, sizes)),
+        sizes=tuple(parse_size(str(size)) for size in _several("sizes", sizes)),
         out=Path(out),
         contract=given.contract(),
         limits=given.limits(),
@@ -156,27 +156,29 @@ class _Options:
         from facex.recipe import parse_activation, parse_anchors, parse_numbers
         from facex.types import ChannelOrder, ContractOptions
 
-        def take(name: str, parse: Any) -> Any:
+        def take(name: str, parse: Any, text: Any = str) -> Any:
+            """Values are written as text first, so that they meet the same checks."""
             value = self._left.pop(name, None)
-            return parse(value) if isinstance(value, str) else value
+            return None if value is None else parse(value if isinstance(value, str) else text(value))
 
-        def numbers(name: str, count: int) -> Any:
-            return take(name, lambda text: parse_numbers(text, name, count))
+        def numbers(name: str, count: int, *, positive: bool) -> Any:
+            return take(name, lambda text: parse_numbers(text, name, count, positive=positive), _commas)
 
         return ContractOptions(
-            activation_slope=take("activation", parse_activation),
-            min_sizes=take("anchors", parse_anchors),
-            variances=numbers("variances", 2),
+            activation_slope=take("activation", parse_activation, lambda slope: f"leaky:{slope}" if slope else "relu"),
+            min_sizes=take("anchors", parse_anchors, lambda levels: ";".join(map(_commas, levels))),
+            variances=numbers("variances", 2, positive=True),
             channel_order=take("channel_order", lambda text: self.choice("channel_order", ChannelOrder, text)),
-            mean=numbers("mean", 3),
-            scale=numbers("scale", 3),
+            mean=numbers("mean", 3, positive=False),
+            scale=numbers("scale", 3, positive=True),
             landmarks=self._left.pop("landmarks", None),
         )
 
     def limits(self) -> Any:
         from facex.parity.limits import parse_limit
 
-        return tuple(parse_limit(x) if isinstance(x, str) else x for x in self._left.pop("limits", ()))
+        limits = _several("limits", self._left.pop("limits", ()))
+        return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
     def budget(self) -> Any:
         from facex.recipe import Budget
@@ -219,3 +221,20 @@ class _Options:
         if self._left:
             raise UsageError(f"unknown option {', '.join(sorted(self._left))}")
         return taken
+
+
+def _several(option: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """The values as a tuple; a text, which is iterable too, is a mistake.
+
+    Raises:
+        UsageError: it is a text.
+    """
+    from facex.errors import UsageError
+
+    if isinstance(values, str):
+        raise UsageError(f"{option} {values!r}: must be several", hint=f"for example {option}=[{values!r}]")
+    return tuple(values)
+
+
+def _commas(values: Iterable[Any]) -> str:
+    return ",".join(map(str, values))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from facex import exporters, manifest
-from facex.errors import ArtifactError, UsageError
+from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, Subject, evaluation_of, examine, measure, open_sessions
 from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
-from facex.recipe import Budget, check_threads
+from facex.recipe import Budget, check_ground_truth, check_threads
 from facex.types import (
     Artifact,
     Contract,
@@ -80,9 +80,17 @@ def find(paths: Sequence[Path], precision: Precision | None = None) -> tuple[lis
 
     Raises:
         ArtifactError: missing, unreadable, of no known target, or not of facex's interface.
-        UsageError: two of one name, or a precision that is not known.
+        UsageError: none at all, two of one name, a precision that is not known, or one for a manifest, which records
+            its own.
     """
+    if not paths:
+        raise UsageError("no artifact was given", hint="name files of any target, or one manifest.json")
     if len(paths) == 1 and paths[0].suffix == ".json":
+        if precision:
+            raise UsageError(
+                f"--precision {precision}: {paths[0].name} records the precision of each artifact",
+                hint="name the artifact itself to judge it as another precision",
+            )
         record = manifest.load(paths[0])
         promoted = [a for a in record.artifacts if a.promoted]
         if not promoted:
@@ -104,14 +112,12 @@ def _open(path: Path, precision: Precision | None, recorded: Artifact | None) ->
         suffixes = ", ".join(exporters.info(name).suffix for name in exporters.names())
         raise ArtifactError(f"{path}: is of no known target", hint=f"known: {suffixes}, or a manifest.json")
     info = exporters.info(target)
-    if target == "coreml":
-        exporters.require(info, info.packages, f"reading {path.name}")
-    facts: FileFacts = exporters.load(target).describe(path)
+    facts = _described(path, target)
     subject = Subject(
         name=path.name,
         path=path,
         target=target,
-        precision=precision or _precision(path),
+        precision=precision or _precision(path, info),
         head=_head(path, facts),
         size=_size(path, facts, info),
     )
@@ -119,9 +125,21 @@ def _open(path: Path, precision: Precision | None, recorded: Artifact | None) ->
     return Opened(subject=subject, facts=facts, contract=_contract(path, text), recorded=recorded)
 
 
-def _precision(path: Path) -> Precision:
+def _described(path: Path, target: str) -> FileFacts:
     try:
-        return Precision(path.stem.rsplit("_", 1)[-1])
+        facts: FileFacts = exporters.load(target).describe(path)
+    except FacexError:
+        raise
+    # a file that facex did not write may hold anything at all, and its reader fail anywhere
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path}: cannot be read as {target}: {type(error).__name__}: {words}") from error
+    return facts
+
+
+def _precision(path: Path, info: TargetInfo) -> Precision:
+    try:
+        return Precision(path.name.removesuffix(info.suffix).rsplit("_", 1)[-1])
     except ValueError as error:
         raise UsageError(
             f"{path}: its name does not end in a precision",
@@ -145,7 +163,12 @@ def _size(path: Path, facts: FileFacts, info: TargetInfo) -> Size:
     if image is None or image.name != "image" or image.dtype != info.image_dtype or len(image.shape) != 4:
         found = ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in facts.inputs)
         raise ArtifactError(f"{path}: its inputs are {found}", hint=f"expected one {info.image_dtype} 'image'")
-    height, width = image.shape[1:3] if info.channels_last else image.shape[2:]
+    height, width, channels = image.shape[1:] if info.channels_last else (*image.shape[2:], image.shape[1])
+    if (image.shape[0], channels) != (1, 3) or height < 1 or width < 1:
+        raise ArtifactError(
+            f"{path}: its image is {list(image.shape)}",
+            hint=f"expected [1, {'H, W, 3' if info.channels_last else '3, H, W'}] of a fixed size",
+        )
     return Size(height=height, width=width)
 
 
@@ -184,10 +207,13 @@ def check(
     from facex.reference import detector, photographs
 
     check_threads(threads)
+    check_ground_truth(ground_truth, images)
     clock = Clock(progress)
     with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
         loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
+        for o in opened:
+            _check_size(o, loaded.contract)
         found = photographs.find(images, option="--images") if images else []
         evidence = Evidence(
             detector=loaded,
@@ -197,6 +223,9 @@ def check(
         )
     if record and record.calibration and record.calibration.sha256:
         refuse_overlap(record.calibration.sha256, found)
+    left_out = [a.name for a in record.artifacts if not a.promoted] if record else []
+    if left_out:
+        clock.progress.warn(f"not checked, because the export did not promote them: {', '.join(left_out)}")
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
     examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock)
@@ -219,6 +248,19 @@ def check(
         ),
         timings_s=dict(clock.timings_s),
     )
+
+
+def _check_size(opened: Opened, contract: Contract) -> None:
+    from facex.reference import detector
+
+    try:
+        detector.check_size(opened.subject.size, contract)
+    except UsageError as error:
+        size, step = opened.subject.size, max(contract.strides)
+        raise ArtifactError(
+            f"{opened.subject.path}: its image is {size} pixels, which is no input of the reference",
+            hint=f"sides are multiples of {step}",
+        ) from error
 
 
 def _completed(stated: ContractOptions, opened: Sequence[Opened]) -> ContractOptions:
@@ -284,10 +326,11 @@ def bench(
 
     Raises:
         InputError: something given cannot be used.
-        MissingExtraError: no artifact can be run because its runtime is not installed.
         BackendError: a runtime failed.
     """
     check_threads(threads)
+    if warmup < 0 or runs < 1:
+        raise UsageError(f"--warmup {warmup} --runs {runs}: must be at least 0 and 1")
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)

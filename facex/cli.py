@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from facex import __version__, config, exporters
-from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError
+from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
     DEFAULT_OPTIONS,
     DEPLOYMENT_TARGETS,
     MAX_THREADS,
+    OPSETS,
     Budget,
     Recipe,
     parse_activation,
     parse_anchors,
+    parse_number,
     parse_numbers,
     parse_size,
 )
@@ -40,18 +42,17 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only in new
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name, self._parse = name, parse
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """The name as it is: click's own would be in capitals."""
+        return self.name
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse text; values that are parsed already pass through."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except UsageError as error:
-            raise click.BadParameter(str(error), ctx, param) from error
+        """Parse text; values that are parsed already pass through. The parsers' errors name the option themselves."""
+        return self._parse(value) if isinstance(value, str) else value
 
 
 def _limit(text: str) -> Any:
-    from facex.parity.limits import parse_limit
+    from facex.parity.limits import parse_limit  # not at the top: it is of no use to `facex --help`
 
     return parse_limit(text)
 
@@ -61,8 +62,16 @@ SIZE = _Parsed("HxW", parse_size)
 LIMIT = _Parsed("[PRECISION.]METRIC=VALUE", _limit)
 
 
-def _numbers(option: str, count: int) -> _Parsed:
-    return _Parsed(",".join(["X"] * count), lambda text: parse_numbers(text, option, count))
+def _numbers(option: str, count: int, *, positive: bool = False) -> _Parsed:
+    return _Parsed(",".join(["X"] * count), lambda text: parse_numbers(text, option, count, positive=positive))
+
+
+def _positive(option: str) -> _Parsed:
+    return _Parsed("NUMBER", lambda text: parse_number(text, option))
+
+
+def _limit_on(metric: str) -> _Parsed:
+    return _Parsed("NUMBER", lambda text: _limit(f"{metric}={text}"))
 
 
 def _stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -87,7 +96,7 @@ contract_options = _stacked(
     ),
     click.option(
         "--variances",
-        type=_numbers("--variances", 2),
+        type=_numbers("--variances", 2, positive=True),
         help="Scales of centre offsets and log sizes.  [assumed: 0.1,0.2]",
     ),
     click.option(
@@ -102,7 +111,7 @@ contract_options = _stacked(
     ),
     click.option(
         "--scale",
-        type=_numbers("--scale", 3),
+        type=_numbers("--scale", 3, positive=True),
         help="Factor after the mean is subtracted, by channel.  [assumed: 1,1,1]",
     ),
     click.option(
@@ -121,12 +130,14 @@ evidence_options = _stacked(
         multiple=True,
         help="Replace a default limit, e.g. matched_f1=0.98 or w8a8.landmark_nme_mean=0.02; repeatable.",
     ),
-    click.option("--min-f1", type=click.FloatRange(0, 1), help="Short for --limit matched_f1=X."),
-    click.option("--max-nme", type=click.FloatRange(0), help="Short for --limit landmark_nme_mean=X."),
+    click.option("--min-f1", type=_limit_on("matched_f1"), help="Short for --limit matched_f1=NUMBER."),
+    click.option("--max-nme", type=_limit_on("landmark_nme_mean"), help="Short for --limit landmark_nme_mean=NUMBER."),
 )
 budget_options = _stacked(
-    click.option("--max-size-mb", type=float, help="Largest artifact, in MB (10^6 bytes)."),
-    click.option("--max-latency-ms", type=float, help="Highest median latency on this host, in ms."),
+    click.option("--max-size-mb", type=_positive("--max-size-mb"), help="Largest artifact, in MB (10^6 bytes)."),
+    click.option(
+        "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
+    ),
     click.option(
         "--threads",
         type=click.IntRange(1, MAX_THREADS),
@@ -152,14 +163,8 @@ def _contract(values: dict[str, Any]) -> ContractOptions:
 
 
 def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
-    from facex.types import Limit
-
-    limits = list(values.pop("limits"))
-    for metric, name in (("matched_f1", "min_f1"), ("landmark_nme_mean", "max_nme")):
-        value = values.pop(name)
-        if value is not None:
-            limits.append(Limit(metric=metric, value=value, precision=None))
-    return tuple(limits)
+    short = (values.pop("min_f1"), values.pop("max_nme"))
+    return (*values.pop("limits"), *(limit for limit in short if limit is not None))
 
 
 def _budget(values: dict[str, Any]) -> Budget:
@@ -230,7 +235,13 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @evidence_options
 @contract_options
 @budget_options
-@click.option("--opset", type=int, default=DEFAULT_OPTIONS.opset, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--opset",
+    type=click.IntRange(OPSETS[0], OPSETS[-1]),
+    default=DEFAULT_OPTIONS.opset,
+    show_default=True,
+    help="ONNX operator set.",
+)
 @click.option(
     "--deployment-target",
     type=click.Choice(DEPLOYMENT_TARGETS),
@@ -242,14 +253,14 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be written, and stop.")
 @json_option
 def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: Any) -> int:
-    r"""Convert CHECKPOINT, hold every file against it, and keep what passes.
+    """Convert CHECKPOINT, hold every file against it, and keep what passes.
 
     \b
     Examples:
       facex export model.pth --target tflite --fp16 --images photos/
       facex export model.pth --target tflite --int8 --calib calib/ --images photos/ --size 480x640
       facex export model.pth --target onnx --target coreml --activation relu --channel-order rgb --out build/
-    """
+    """  # noqa: D301 - click wants the character itself
     from facex import pipeline
 
     if checkpoint is None:
@@ -270,7 +281,8 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
     )
     planned = pipeline.plan(recipe)
     if only_plan:
-        click.echo(json.dumps(as_plain(planned), indent=2) if as_json else str(planned))
+        with _printing():
+            click.echo(_json(as_plain(planned), 0) if as_json else f"{planned}\n", nl=False)
         return 0
     with _progress() as progress:
         result = pipeline.run(planned, command=_command(), progress=progress)
@@ -287,7 +299,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
 @click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
 @json_option
 def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    r"""Hold existing ARTIFACTS, or all those of one manifest.json, against a checkpoint: the gate for CI.
+    """Hold existing ARTIFACTS, or all those of one manifest.json, against a checkpoint: the gate for CI.
 
     What the contract options do not state is taken from what the artifacts record.
 
@@ -295,11 +307,13 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     Examples:
       facex check build/manifest.json --reference model.pth --images photos/
       facex check app/assets/face_w8a8.tflite --reference model.pth --images photos/ --min-f1 0.98 --max-size-mb 0.7
-    """
-    from facex import checking
+    """  # noqa: D301 - click wants the character itself
+    from facex import checking, workspace
     from facex.pipeline import write_reports
 
     out = values.pop("out")
+    if out is not None:
+        workspace.check_folder(out)
     precision = values.pop("precision")
     with _progress() as progress:
         result = checking.check(
@@ -312,7 +326,8 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
             **values,
         )
     if out is not None:
-        write_reports(out, result, _command())
+        with stage("report"):
+            write_reports(out, result, _command())
     return _report(result.manifest, result.timings_s, None, as_json)
 
 
@@ -324,13 +339,13 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @budget_options
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    r"""Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.
+    """Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.
 
     \b
     Examples:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
-    """
+    """  # noqa: D301 - click wants the character itself
     from facex import checking
 
     precision = values.pop("precision")
@@ -342,12 +357,13 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
             progress=progress,
             **values,
         )
-    if as_json:
-        click.echo(json.dumps({**as_plain(timing), "exit_code": timing.exit_code}, indent=2))
-    else:
-        from facex.report import listing
+    with _printing():
+        if as_json:
+            click.echo(_json(as_plain(timing), timing.exit_code), nl=False)
+        else:
+            from facex.report import listing
 
-        listing.timing(timing.artifacts, timing.latency, timing.findings, _console())
+            listing.timing(timing.artifacts, timing.latency, timing.findings, _console())
     return timing.exit_code
 
 
@@ -356,27 +372,29 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")
 @json_option
 def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> int:
-    r"""Show what ARTIFACTS, or all those of one manifest.json, say of themselves, without running them.
+    """Show what ARTIFACTS, or all those of one manifest.json, say of themselves, without running them.
 
     \b
     Examples:
       facex inspect build/model_640x640_w8a8.tflite
       facex inspect build/manifest.json --json
-    """
+    """  # noqa: D301 - click wants the character itself
     from facex import checking
 
     opened, record = checking.find(artifacts, Precision(precision) if precision else None)
     described = [(o.artifact(o.recorded.runtime if o.recorded else None), o.facts) for o in opened]
-    if as_json:
-        listed = [
-            {**as_plain(a), **{k: as_plain(v) for k, v in vars(f).items() if k not in ("inputs", "outputs")}}
-            for a, f in described
-        ]
-        click.echo(json.dumps({"artifacts": listed, "manifest": as_plain(record) if record else None}, indent=2))
-    else:
-        from facex.report import listing
+    listed = [
+        {**as_plain(a), **{k: as_plain(v) for k, v in vars(f).items() if k not in ("inputs", "outputs")}}
+        for a, f in described
+    ]
+    with _printing():
+        if as_json:
+            plain = {"artifacts": listed, "manifest": as_plain(record) if record else None}
+            click.echo(_json(plain, 0), nl=False)
+        else:
+            from facex.report import listing
 
-        listing.facts(described, record, _console())
+            listing.facts(described, record, _console())
     return 0
 
 
@@ -390,24 +408,42 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 )
 @json_option
 def doctor(targets: Sequence[str], as_json: bool) -> int:
-    r"""Show which targets can be exported and run here, and what is missing.
+    """Show which targets can be exported and run here, and what is missing.
 
     \b
     Examples:
       facex doctor
       facex doctor --target coreml
-    """
+    """  # noqa: D301 - click wants the character itself
     from facex import doctor as doctors
 
     health = doctors.examine()
-    if as_json:
-        click.echo(json.dumps(as_plain(health), indent=2))
-    else:
-        from facex.report import listing
+    code = EXIT_MISSING_EXTRA if any(t.name in targets and not t.exports for t in health.targets) else 0
+    with _printing():
+        if as_json:
+            click.echo(_json(as_plain(health), code), nl=False)
+        else:
+            from facex.report import listing
 
-        listing.health(health, _console())
-    lacking = [t for t in health.targets if t.name in targets and not t.exports]
-    return EXIT_MISSING_EXTRA if lacking else 0
+            listing.health(health, _console())
+    return code
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Write to stdout: a reader that goes away, as `| head` does, changes nothing about the result."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _json(plain: dict[str, Any], code: int) -> str:
+    from facex.manifest import rounded
+    from facex.report import document
+
+    return document.to_text(rounded({**plain, "exit_code": code}))
 
 
 def _command() -> str:
@@ -421,14 +457,16 @@ def _console() -> Any:
 
 
 def _report(record: Manifest, timings_s: Any, out: Path | None, as_json: bool) -> int:
-    if as_json:
-        from facex.report import document
+    with _printing():
+        if as_json:
+            from facex.report import document
 
-        click.echo(document.to_text(document.to_dict(record, timings_s=timings_s, command=_command())), nl=False)
-    else:
-        from facex.report import terminal
+            text = document.to_text(document.to_dict(record, timings_s=timings_s, command=_command()))
+            click.echo(text, nl=False)
+        else:
+            from facex.report import terminal
 
-        terminal.render(record, out_dir=out, console=_console())
+            terminal.render(record, out_dir=out, console=_console())
     return record.exit_code
 
 
@@ -458,10 +496,8 @@ def main() -> None:
         code = _say(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _say("interrupted; nothing was changed", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # the reader of our output went away, e.g. `| head`; nothing is wrong, and nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except SystemExit:
+        code = 0  # click exits by itself only when the reader of its own text, such as --help, went away
     except Exception as error:
         if debug:
             raise

@@ -1,4 +1,4 @@
-"""Options from `facex.toml`, or from `[tool.facex]` in `pyproject.toml`, checked against the commands."""
+"""Options from `facex.toml`, or from `[tool.facex]` in `pyproject.toml`: found, read, checked against the commands."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import click
 from facex.errors import UsageError
 
 FILE_NAME = "facex.toml"
+PROJECT_NAME = "pyproject.toml"
 PATH_OPTIONS = frozenset({"checkpoint", "reference", "calib", "images", "ground_truth", "out"})
 
 
 def find(start: Path) -> Path | None:
-    """The configuration of a folder: `facex.toml`, else a `pyproject.toml` that has `[tool.facex]`."""
+    """The configuration of a folder: `facex.toml`, else a `pyproject.toml` that has `[tool.facex]`.
+
+    Raises:
+        UsageError: the `pyproject.toml` cannot be read.
+    """
     own = start / FILE_NAME
     if own.is_file():
         return own
-    project = start / "pyproject.toml"
-    if project.is_file() and "facex" in _table(project).get("tool", {}):
-        return project
-    return None
+    project = start / PROJECT_NAME
+    return project if project.is_file() and _section(project, _read(project)) is not None else None
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -34,60 +37,88 @@ def _table(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not TOML: {error}") from error
+
+
+def _section(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
+    """What a file says to facex; None when it says nothing."""
+    if path.name != PROJECT_NAME:
+        return data
+    tool = data.get("tool", {})
+    found = tool.get("facex") if isinstance(tool, dict) else None
+    if found is None or isinstance(found, dict):
+        return found
+    raise UsageError(f"{path}: 'tool.facex' must be a table, not {found!r}")
 
 
 def defaults(path: Path, group: click.Group) -> dict[str, dict[str, Any]]:
     """Defaults for every command, from the file's keys.
 
-    A key is the name of an option (`max-size-mb` or `max_size_mb`) and holds for every command that has it; a table
-    named after a command holds for that command alone. Paths are relative to the file.
+    A key is the name of an option (`max-size-mb` or `max_size_mb`), or `checkpoint`, and holds for every command that
+    has it; a table named after a command holds for that command alone and goes before. Paths are relative to the file.
 
     Raises:
         UsageError: a key that no command has, or a value that its option refuses; names the file and the key.
     """
-    table = _table(path)
-    table = table.get("tool", {}).get("facex", {}) if path.name == "pyproject.toml" else table
+    table = _section(path, _read(path))
+    if table is None:
+        raise UsageError(f"{path}: has no [tool.facex]")
     found: dict[str, dict[str, Any]] = {name: {} for name in group.commands}
+    own = {key: value for key, value in table.items() if key in group.commands and isinstance(value, dict)}
     for key, value in table.items():
-        if key in group.commands and isinstance(value, dict):
-            for inner, inner_value in value.items():
-                _set(found, path, group, [key], inner, inner_value)
-        else:
-            _set(found, path, group, list(group.commands), key, value)
+        if key not in own:
+            _set(found, path, group, list(group.commands), key, value, shown=key)
+    for command, options in own.items():
+        for key, value in options.items():
+            _set(found, path, group, [command], key, value, shown=f"{command}.{key}")
     return found
 
 
+def _keys(command: click.Command) -> dict[str, click.Parameter]:
+    """Key -> parameter of a command, words split by underscores."""
+    keys: dict[str, click.Parameter] = {}
+    for param in command.params:
+        if isinstance(param, click.Option):
+            keys |= {opt[2:].replace("-", "_"): param for opt in param.opts if opt.startswith("--")}
+        elif param.name in PATH_OPTIONS:
+            keys[param.name] = param
+    return keys
+
+
 def _set(
-    found: dict[str, dict[str, Any]], path: Path, group: click.Group, commands: list[str], key: str, value: Any
+    found: dict[str, dict[str, Any]],
+    path: Path,
+    group: click.Group,
+    commands: list[str],
+    key: str,
+    value: Any,
+    *,
+    shown: str,
 ) -> None:
     name = key.replace("-", "_")
-    known = set()
-    used = False
-    for command in commands:
-        every = group.commands[command].params
-        params = {p.name: p for p in every if isinstance(p, click.Option) or p.name in PATH_OPTIONS}
-        known |= set(params)
-        if name in params:
-            found[command][name] = _converted(path, key, params[name], value)
-            used = True
-    if not used:
-        valid = ", ".join(sorted(k.replace("_", "-") for k in known if k))
-        raise UsageError(f"{path}: '{key}' is not an option", hint=f"valid keys: {valid}")
+    keys = {command: _keys(group.commands[command]) for command in commands}
+    holders = [command for command in commands if name in keys[command]]
+    if not holders:
+        valid = sorted({known.replace("_", "-") for command in commands for known in keys[command]})
+        raise UsageError(f"{path}: '{shown}' is not an option", hint=f"valid keys: {', '.join(valid)}")
+    for command in holders:
+        param = keys[command][name]
+        assert param.name is not None
+        found[command][param.name] = _converted(path, shown, param, value)
 
 
-def _converted(path: Path, key: str, param: click.Parameter, value: Any) -> Any:
+def _converted(path: Path, shown: str, param: click.Parameter, value: Any) -> Any:
     """The value as click would read it from the command line, checked now so that the message can name the file."""
     many = param.multiple if isinstance(param, click.Option) else False
     values = value if isinstance(value, list) else [value]
     if len(values) != 1 and not many:
-        raise UsageError(f"{path}: '{key}' takes one value, not {len(values)}")
+        raise UsageError(f"{path}: '{shown}' takes one value, not {len(values)}")
     flag = isinstance(param, click.Option) and param.is_flag
     for item in values:
-        if flag != isinstance(item, bool) or isinstance(item, (dict, list)):
+        if flag != isinstance(item, bool) or not isinstance(item, (str, int, float)):
             wanted = "true or false" if flag else "text or a number"
-            raise UsageError(f"{path}: '{key}' must be {wanted}, not {item!r}")
+            raise UsageError(f"{path}: '{shown}' must be {wanted}, not {item!r}")
     if param.name in PATH_OPTIONS:
         values = [str(path.parent / str(item)) for item in values]
     texts = [item if flag else str(item) for item in values]
@@ -95,5 +126,7 @@ def _converted(path: Path, key: str, param: click.Parameter, value: Any) -> Any:
         for text in texts:
             param.type.convert(text, param, None)
     except click.BadParameter as error:
-        raise UsageError(f"{path}: '{key}': {error.message}") from error
+        raise UsageError(f"{path}: '{shown}': {error.message}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: '{shown}': {error.what}", hint=error.hint) from error
     return texts if many else texts[0]

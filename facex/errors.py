@@ -96,6 +96,11 @@ class SessionUnavailableError(Exception):
     """An artifact cannot be run on this machine, for a reason that is nobody's fault; its checks are skipped."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign exception's message that says anything, at most 300 characters of it."""
+    return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), "no message")
+
+
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
     """Name the stage in every error that leaves the block, and turn foreign exceptions into `BackendError`.
@@ -125,9 +130,8 @@ def stage(name: str) -> Iterator[None]:
         raise failure from error
     # A backend may raise anything at all; the boundary is where it becomes ours, with its cause kept.
     except Exception as error:
-        first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         failure = BackendError(
-            f"{type(error).__name__}: {first_line[:300]}", hint="run again with --debug to see the traceback"
+            f"{type(error).__name__}: {first_line(error)}", hint="run again with --debug to see the traceback"
         )
         failure.stage = name
         raise failure from error

@@ -29,6 +29,16 @@ class Budget:
     max_size_mb: float | None = None
     max_latency_ms: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing meets, or that are no limits.
+
+        Raises:
+            UsageError: one is not a positive finite number.
+        """
+        for name, value in (("--max-size-mb", self.max_size_mb), ("--max-latency-ms", self.max_latency_ms)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{name} {value:g}: must be a positive number")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -82,14 +92,17 @@ class Recipe:
             )
         if not self.sizes:
             raise UsageError("--size: give at least one")
-        if self.ground_truth is not None and self.images is None:
-            raise UsageError("--ground-truth needs the photographs that it describes", hint="add --images FOLDER")
-        for name, value in (
-            ("--max-size-mb", self.budget.max_size_mb),
-            ("--max-latency-ms", self.budget.max_latency_ms),
-        ):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} {value:g}: must be a positive number")
+        check_ground_truth(self.ground_truth, self.images)
+
+
+def check_ground_truth(ground_truth: Path | None, images: Path | None) -> None:
+    """Refuse ground truth without the photographs that it describes.
+
+    Raises:
+        UsageError: `images` is missing.
+    """
+    if ground_truth is not None and images is None:
+        raise UsageError("--ground-truth needs the photographs that it describes", hint="add --images FOLDER")
 
 
 def check_threads(threads: int) -> None:
@@ -150,16 +163,32 @@ def parse_anchors(text: str) -> tuple[tuple[float, ...], ...]:
     return levels
 
 
-def parse_numbers(text: str, option: str, count: int | None = None) -> tuple[float, ...]:
+def parse_number(text: str, option: str) -> float:
+    """A positive number.
+
+    Raises:
+        UsageError: not a number, not positive, or not finite.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise UsageError(f"{option} {text}: must be a positive number")
+    return number
+
+
+def parse_numbers(text: str, option: str, count: int | None = None, *, positive: bool = False) -> tuple[float, ...]:
     """Numbers split by commas.
 
     Args:
         text: what the user wrote.
         option: for the message.
         count: how many there must be, where that is fixed.
+        positive: whether all must be above zero.
 
     Raises:
-        UsageError: not finite numbers, or not `count` of them.
+        UsageError: not finite numbers, not `count` of them, or not positive where they must be.
     """
     try:
         numbers = tuple(float(part) for part in text.split(","))
@@ -167,4 +196,6 @@ def parse_numbers(text: str, option: str, count: int | None = None) -> tuple[flo
         numbers = ()
     if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
         raise UsageError(f"{option} {text}: is not {'a list of' if count is None else count} numbers split by commas")
+    if positive and min(numbers) <= 0:
+        raise UsageError(f"{option} {text}: must be positive")
     return numbers

@@ -318,25 +318,27 @@ class TargetInfo:
         name: the module's name in `facex.exporters`, and the word after `--target`.
         suffix: file name suffix, with the dot.
         precisions: what it can write, best first.
-        int8: the precision that `--int8` means for it.
+        int8: the precision that `--int8` means for it; None where it has none.
         extra: the extra of facex that installs its packages; empty when the base installation does.
         packages: distributions that exporting needs.
         runtimes: distributions of which any one runs the finished file.
         runs_on: systems (`platform.system()`) that can run it; empty means all.
         channels_last: whether the file's `image` is [1, H, W, 3]; otherwise [1, 3, H, W].
         image_dtype: dtype of the file's `image`.
+        oldest_deployment: precision -> the oldest deployment target that can load it, where not every one can.
     """
 
     name: str
     suffix: str
     precisions: tuple[Precision, ...]
-    int8: Precision
+    int8: Precision | None
     extra: str
     packages: tuple[str, ...]
     runtimes: tuple[str, ...]
     channels_last: bool
     image_dtype: str
     runs_on: tuple[str, ...] = ()
+    oldest_deployment: Mapping[Precision, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

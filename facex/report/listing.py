@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facex.report.wording import figure, plural
+from facex.report.wording import encodable, figure, plural, printable
 from facex.types import Artifact, FileFacts, Finding, Latency, Verdict
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BASELINE = "fp32"
 SHOWN_ISLANDS = 12
 ABSENT = "-"
+UNBOUNDED = 10_000
+"""Columns that no table reaches."""
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Any:
@@ -30,23 +32,39 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Any:
     return table
 
 
+def _row(table: Any, console: Console, *cells: str) -> None:
+    from rich.text import Text
+
+    convert = encodable(console.encoding)
+    table.add_row(*(Text(convert(printable(cell))) for cell in cells))  # a Text: brackets in names are no markup
+
+
+def _line(console: Console, text: str, style: str | None = None) -> None:
+    console.print(encodable(console.encoding)(printable(text)), style=style, markup=False)
+
+
 def timing(
     artifacts: Sequence[Artifact], latency: Sequence[Latency], findings: Sequence[Finding], console: Console
 ) -> None:
-    """Print size and latency, with the ratio to the float32 file of the same target and size."""
+    """Print size and latency, with the ratio to the float32 file of the same target, size and head."""
+    from rich.measure import Measurement
+
     by_name = {entry.artifact: entry for entry in latency}
     columns = ("min ms", "p50 ms", "p90 ms", "x fp32", "MB")
     table = _table("artifact", *columns, right=columns)
     for artifact in artifacts:
         entry = by_name.get(artifact.name)
         times = [f"{t:.2f}" for t in (entry.low_ms, entry.p50_ms, entry.high_ms)] if entry else [ABSENT] * 3
-        table.add_row(artifact.name, *times, _ratio(artifact, artifacts, by_name), f"{artifact.size_bytes / 1e6:.3f}")
+        size_mb = f"{artifact.size_bytes / 1e6:.3f}"
+        _row(table, console, artifact.name, *times, _ratio(artifact, artifacts, by_name), size_mb)
+    # as wide as it must be: a file name cut in two is of no use
+    table.width = Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
     console.print(table)
     for method in dict.fromkeys((e.device, e.threads, e.runs, e.method) for e in latency):
         device, threads, runs, text = method
-        console.print(f"measured on {device}, {plural(threads, 'thread')}, {plural(runs, 'run')}: {text}", markup=False)
-    if any(e for e in latency):
-        console.print("x fp32 compares minima, which repeat best on a machine that does other work too.")
+        _line(console, f"measured on {device}, {plural(threads, 'thread')}, {plural(runs, 'run')}: {text}")
+    if latency:
+        _line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
     _verdicts(findings, console)
 
 
@@ -66,60 +84,74 @@ def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[s
 def _verdicts(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
         if finding.verdict is Verdict.FAIL:
-            console.print(f"FAIL {finding.artifact} {finding.name}: {finding.reason}", style="red", markup=False)
+            _line(console, f"FAIL {finding.artifact} {finding.name}: {finding.reason}", "red")
         elif finding.verdict is Verdict.SKIPPED:
-            console.print(f"skipped {finding.artifact} {finding.name}: {finding.reason}", markup=False)
+            _line(console, f"skipped {finding.artifact} {finding.name}: {finding.reason}")
 
 
 def facts(described: Sequence[tuple[Artifact, FileFacts]], record: Manifest | None, console: Console) -> None:
     """Print what files say of themselves and, where they were reached through a manifest, what it says of them."""
     for artifact, found in described:
-        console.print(f"{artifact.path}", style="bold", markup=False)
-        lines = {
-            "target": f"{artifact.target}, {artifact.precision}, {artifact.head} head, {artifact.size}",
-            "size": f"{artifact.size_bytes / 1e6:.3f} MB, sha256 {artifact.sha256}",
-            "runs on": found.minimum_runtime,
-            "inputs": ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.inputs),
-            "outputs": ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.outputs),
-            "MACs": f"{found.macs / 1e6:.1f} M, {found.integer_mac_fraction:.2%} of them integer",
-            "operators": ", ".join(f"{count} {name}" for name, count in found.operators.items()),
-        }
-        lines |= {key.removeprefix("facex."): value for key, value in found.metadata.items()}
-        for key, value in lines.items():
-            console.print(f"  {key:<18} {value}", markup=False)
+        _line(console, artifact.path, "bold")
+        _fields(console, _facts(artifact, found))
         for island in found.float_islands[:SHOWN_ISLANDS]:
             share = island.macs / found.macs
-            console.print(
-                f"  {'float island':<18} {island.name} ({island.operator}, {share:.2%} of the MACs)", markup=False
-            )
+            _fields(console, [("float island", f"{island.name} ({island.operator}, {share:.2%} of the MACs)")])
         if len(found.float_islands) > SHOWN_ISLANDS:
-            console.print(f"  {'':<18} and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")
+            _fields(console, [("", f"and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")])
     if record is not None:
-        _recorded(record, console)
+        _line(console, "manifest", "bold")
+        _fields(console, _recorded(record))
 
 
-def _recorded(record: Manifest, console: Console) -> None:
-    console.print("manifest", style="bold")
-    assumed = ", ".join(record.source.assumed) or "nothing"
-    console.print(f"  {'checkpoint':<18} {record.source.checkpoint}, sha256 {record.source.sha256}", markup=False)
-    console.print(f"  {'assumed':<18} {assumed}", markup=False)
+def _fields(console: Console, fields: Sequence[tuple[str, str]]) -> None:
+    for name, value in fields:
+        _line(console, f"  {name:<18} {value}")
+
+
+def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
+    return [
+        ("target", f"{artifact.target}, {artifact.precision}, {artifact.head} head, {artifact.size}"),
+        ("size", f"{artifact.size_bytes / 1e6:.3f} MB, sha256 {artifact.sha256}"),
+        ("runs on", found.minimum_runtime),
+        ("inputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.inputs)),
+        ("outputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.outputs)),
+        ("MACs", f"{found.macs / 1e6:.1f} M, {found.integer_mac_fraction:.2%} of them integer"),
+        ("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items())),
+        *((key.removeprefix("facex."), value) for key, value in found.metadata.items()),
+    ]
+
+
+def _recorded(record: Manifest) -> list[tuple[str, str]]:
+    source, calibration, evaluation = record.source, record.calibration, record.evaluation
+    fields = [
+        ("checkpoint", f"{source.checkpoint}, sha256 {source.sha256}"),
+        ("assumed", ", ".join(source.assumed) or "nothing"),
+        ("calibration", f"{plural(calibration.count, 'photograph')}, {calibration.method}" if calibration else "none"),
+        (
+            "parity",
+            f"{plural(evaluation.count, 'photograph')}, {plural(evaluation.reference_faces, 'reference face')}"
+            if evaluation
+            else "no photographs",
+        ),
+        ("tools", ", ".join(f"{name} {version}" for name, version in record.tools.items())),
+    ]
     for finding in record.findings:
         limit = "" if finding.limit is None else f" (limit {figure(finding.limit)})"
-        console.print(
-            f"  {finding.verdict.value:<18} {finding.artifact} {finding.name} {figure(finding.actual)} {finding.unit}"
-            f"{limit}{' ' + finding.reason if finding.reason else ''}",
-            markup=False,
-        )
+        reason = f" {finding.reason}" if finding.reason else ""
+        measured = f"{finding.artifact} {finding.name} {figure(finding.actual)} {finding.unit}{limit}"
+        fields.append((finding.verdict.value, measured + reason))
+    return fields
 
 
 def health(found: Any, console: Console) -> None:
     """Print what `facex.doctor.examine` found."""
-    console.print(f"facex {found.facex}, Python {found.python}, {found.system}", markup=False)
+    _line(console, f"facex {found.facex}, Python {found.python}, {found.system}")
     table = _table("target", "exports", "runs its files", "packages")
     for target in found.targets:
         packages = ", ".join(f"{name} {version or 'missing'}" for name, version in target.packages.items())
-        table.add_row(target.name, "yes" if target.exports else "NO", target.runs or "no", packages)
+        _row(table, console, target.name, "yes" if target.exports else "NO", target.runs or "no", packages)
     console.print(table)
     for target in found.targets:
         if target.advice:
-            console.print(f"{target.name}: {target.advice}", markup=False)
+            _line(console, f"{target.name}: {target.advice}")

@@ -1,0 +1,220 @@
+"""The tables of `bench`, `inspect` and `doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from facex import doctor
+from facex.manifest import Manifest
+from facex.report import listing
+from facex.types import (
+    Artifact,
+    FileFacts,
+    Finding,
+    FloatIsland,
+    Head,
+    Latency,
+    LatencyKind,
+    Precision,
+    Size,
+    TensorInfo,
+    Verdict,
+)
+
+
+class Ascii(io.StringIO):
+    """A stream of a terminal that knows only ASCII."""
+
+    encoding = "ascii"  # type: ignore[assignment]
+
+    def write(self, text: str) -> int:
+        return super().write(text.encode("ascii").decode())
+
+
+def _shown(show: Callable[[Console], None], stream: io.StringIO | None = None, width: int = 80) -> list[str]:
+    stream = io.StringIO() if stream is None else stream
+    show(Console(file=stream, width=width, highlight=False, soft_wrap=True))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def _artifact(name: str, precision: Precision, **changes: Any) -> Artifact:
+    artifact = Artifact(
+        path=name,
+        target="tflite",
+        precision=precision,
+        head=Head.DECODED,
+        size=Size(height=160, width=160),
+        size_bytes=1_234_567,
+        sha256="0" * 64,
+        inputs=(TensorInfo(name="image", shape=(1, 160, 160, 3), dtype="uint8"),),
+        outputs=(TensorInfo(name="scores", shape=(1, 1050), dtype="float32"),),
+        integer_mac_fraction=0.0,
+        minimum_runtime="LiteRT 1.14",
+        runtime=None,
+        promoted=True,
+    )
+    return dataclasses.replace(artifact, **changes)
+
+
+def _latency(name: str, low: float, p50: float) -> Latency:
+    return Latency(
+        artifact=name,
+        device="host: a processor",
+        kind=LatencyKind.MEASURED,
+        threads=1,
+        runs=50,
+        p50_ms=p50,
+        low_ms=low,
+        high_ms=2 * p50,
+        method="LiteRT 2; alone",
+    )
+
+
+def _timing(
+    artifacts: list[Artifact], latency: list[Latency], findings: tuple[Finding, ...] = (), **options: Any
+) -> list[str]:
+    return _shown(lambda console: listing.timing(artifacts, latency, findings, console), **options)
+
+
+def _row(lines: list[str], name: str) -> list[str]:
+    return next(line for line in lines if line.startswith(name)).removeprefix(name).split()
+
+
+def test_ratios_are_of_minima_to_the_float_file() -> None:
+    artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("a_w8a8", Precision.W8A8)]
+    lines = _timing(artifacts, [_latency("a_fp32", 10, 11), _latency("a_w8a8", 4, 11)])
+    assert lines[0].split() == ["artifact", "min", "ms", "p50", "ms", "p90", "ms", "x", "fp32", "MB"]
+    assert _row(lines, "a_fp32") == ["10.00", "11.00", "22.00", "1.00", "1.235"]
+    assert _row(lines, "a_w8a8") == ["4.00", "11.00", "22.00", "0.40", "1.235"]
+    assert "measured on host: a processor, 1 thread, 50 runs: LiteRT 2; alone" in lines
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"target": "onnx"}, {"size": Size(height=320, width=320)}, {"head": Head.RAW}, {"precision": Precision.FP16}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_only_the_float_file_of_the_same_target_size_and_head_is_a_base(changes: dict[str, Any]) -> None:
+    artifacts = [_artifact("a_fp32", **{"precision": Precision.FP32, **changes}), _artifact("b_w8a8", Precision.W8A8)]
+    lines = _timing(artifacts, [_latency("a_fp32", 10, 11), _latency("b_w8a8", 4, 5)])
+    assert _row(lines, "b_w8a8")[3] == listing.ABSENT
+
+
+def test_what_was_not_timed_has_no_figures() -> None:
+    skipped = Finding(
+        name="latency",
+        artifact="a_fp32",
+        unit="ms",
+        actual=None,
+        limit=3.0,
+        verdict=Verdict.SKIPPED,
+        reason="runs on Darwin only",
+    )
+    lines = _timing([_artifact("a_fp32", Precision.FP32), _artifact("b_w8a8", Precision.W8A8)], [], (skipped,))
+    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 4, "1.235"]
+    assert "skipped a_fp32 latency: runs on Darwin only" in lines
+    assert not [line for line in lines if line.startswith(("measured", "x fp32"))]
+
+
+def test_an_exceeded_budget_is_told_and_a_met_one_is_not() -> None:
+    finding = Finding(
+        name="size", artifact="a_fp32", unit="MB", actual=1.2, limit=1.0, verdict=Verdict.FAIL, reason="1.2 is above 1"
+    )
+    met = dataclasses.replace(finding, verdict=Verdict.PASS, reason="")
+    lines = _timing([_artifact("a_fp32", Precision.FP32)], [], (finding, met))
+    assert [line for line in lines if "size" in line] == ["FAIL a_fp32 size: 1.2 is above 1"]
+
+
+@pytest.mark.parametrize("name", ["[red]face[bold]_fp32.tflite", "a[b]_fp32.tflite", "x" * 120 + "_fp32.tflite"])
+def test_file_names_are_whole_and_are_no_markup(name: str) -> None:
+    artifact = _artifact(name, Precision.FP32)
+    assert any(line.startswith(name) for line in _timing([artifact], [_latency(name, 1, 2)], width=60))
+    assert _inspected(artifact)[0] == name
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Ascii])
+def test_file_names_cannot_move_the_cursor_nor_break_the_output(stream: type[io.StringIO]) -> None:
+    artifact = _artifact("a\x1b[2Jb\udcff_é_fp32.tflite", Precision.FP32)
+    written = "a\\x1b[2Jb\\udcff_" + ("\\xe9" if stream is Ascii else "é") + "_fp32.tflite"
+    assert any(line.startswith(written) for line in _timing([artifact], [], stream=stream()))
+    assert _inspected(artifact, stream=stream())[0] == written
+
+
+FACTS = FileFacts(
+    inputs=(TensorInfo(name="image", shape=(1, 160, 160, 3), dtype="uint8"),),
+    outputs=(TensorInfo(name="boxes", shape=(1, 1050, 4), dtype="float32"),),
+    operators={"ADD": 3, "CONV_2D": 30},
+    macs=2_000_000,
+    integer_macs=1_900_000,
+    float_islands=tuple(FloatIsland(name=f"head/{i}", operator="CONV_2D", macs=5_000) for i in range(20)),
+    minimum_runtime="LiteRT 1.14",
+    metadata={"facex.head": "decoded", "size": "theirs"},
+)
+
+
+def _inspected(
+    artifact: Artifact, facts: FileFacts = FACTS, record: Manifest | None = None, **options: Any
+) -> list[str]:
+    return _shown(lambda console: listing.facts([(artifact, facts)], record, console), **options)
+
+
+def test_facts_of_a_file() -> None:
+    lines = _inspected(_artifact("a_w8a8.tflite", Precision.W8A8))
+    fields = [(line[2:21].strip(), line[21:]) for line in lines[1:]]
+    assert lines[0] == "a_w8a8.tflite"
+    assert ("target", "tflite, w8a8, decoded head, 160x160") in fields
+    assert ("size", f"1.235 MB, sha256 {'0' * 64}") in fields
+    assert ("runs on", "LiteRT 1.14") in fields
+    assert ("inputs", "image uint8[1, 160, 160, 3]") in fields
+    assert ("outputs", "boxes float32[1, 1050, 4]") in fields
+    assert ("MACs", "2.0 M, 95.00% of them integer") in fields
+    assert ("operators", "3 ADD, 30 CONV_2D") in fields
+    assert ("head", "decoded") in fields
+    assert ("size", "theirs") in fields  # what a file says cannot hide what it is
+    assert fields.count(("float island", "head/0 (CONV_2D, 0.25% of the MACs)")) == 1
+    assert len([name for name, _ in fields if name == "float island"]) == listing.SHOWN_ISLANDS
+    assert fields[-1] == ("", f"and {20 - listing.SHOWN_ISLANDS} more (--json lists all)")
+
+
+def test_a_file_without_islands_says_nothing_of_them() -> None:
+    facts = dataclasses.replace(FACTS, float_islands=(), macs=0, integer_macs=0)
+    assert not [line for line in _inspected(_artifact("a.tflite", Precision.FP32), facts) if "island" in line]
+
+
+def test_what_a_manifest_recorded(rich: Manifest) -> None:
+    lines = _inspected(rich.artifacts[0], FACTS, rich)
+    recorded = [line[2:] for line in lines[lines.index("manifest") + 1 :]]
+    assert len(recorded) == 5 + len(rich.findings)
+    assert recorded[0] == f"checkpoint         {rich.source.checkpoint}, sha256 {rich.source.sha256}"
+    assert rich.calibration
+    assert any(line.startswith(f"calibration        {rich.calibration.count} photographs") for line in recorded)
+    for finding in rich.findings:
+        assert any(line.startswith(f"{finding.verdict:<18} {finding.artifact} {finding.name} ") for line in recorded)
+
+
+def test_a_manifest_of_a_run_without_photographs(rich: Manifest) -> None:
+    bare = dataclasses.replace(rich, calibration=None, evaluation=None, findings=())
+    bare = dataclasses.replace(bare, source=dataclasses.replace(bare.source, assumed=()))
+    lines = _inspected(rich.artifacts[0], FACTS, bare)
+    assert "  assumed            nothing" in lines
+    assert "  calibration        none" in lines
+    assert "  parity             no photographs" in lines
+
+
+def test_health() -> None:
+    lacking = doctor.TargetHealth(
+        name="tflite", exports=False, runs="", packages={"tensorflow": None}, advice="pip install 'facex[tflite]'"
+    )
+    good = doctor.TargetHealth(name="onnx", exports=True, runs="onnxruntime 1.2", packages={"onnx": "1.1"}, advice="")
+    found = doctor.Health(facex="0.1", python="3.11", system="Linux x86_64", targets=(lacking, good))
+    lines = _shown(lambda console: listing.health(found, console))
+    assert lines[0] == "facex 0.1, Python 3.11, Linux x86_64"
+    assert _row(lines, "tflite") == ["NO", "no", "tensorflow", "missing"]
+    assert _row(lines, "onnx") == ["yes", "onnxruntime", "1.2", "onnx", "1.1"]
+    assert lines[-1] == "tflite: pip install 'facex[tflite]'"

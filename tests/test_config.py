@@ -1,0 +1,204 @@
+"""Options from a file: where they are found, what they mean, and what is said about mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def planned(run_facex: Run) -> Callable[..., dict[str, Any]]:
+    """`planned("--fp16", before=[…])` gives the plan of `facex … export …` as JSON."""
+
+    def plan(*options: object, before: tuple[object, ...] = ()) -> dict[str, Any]:
+        ran = run_facex(*before, "export", *options, "--plan", "--json")
+        assert (ran.code, ran.err) == (0, "")
+        found: dict[str, Any] = json.loads(ran.out)
+        return found
+
+    return plan
+
+
+def test_facex_toml_is_found_in_the_current_folder(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text(
+        """
+        checkpoint = "weights/model.pth"
+        target = ["tflite", "onnx"]
+        size = ["480x640", 320]
+        fp16 = true
+        calib = "photos/calib"
+        images = "../shared"
+        out = "/somewhere/else"
+        max-size-mb = 2
+        max_latency_ms = 30.5
+        activation = "relu"
+        anchors = "10,20;30,40;50,60"
+        limit = ["matched_f1=0.9", "w8a8.snr_db=20"]
+        threads = 3
+        """
+    )
+    plan = planned()
+    recipe = plan["recipe"]
+    assert [step["file_name"] for step in plan["steps"]] == [
+        f"model_{size}_fp16.{target}" for size in ("480x640", "320x320") for target in ("tflite", "onnx")
+    ]
+    # relative to the file, not to wherever facex is run
+    assert recipe["checkpoint"] == (tmp_path / "weights" / "model.pth").as_posix()
+    assert recipe["calib"] == (tmp_path / "photos" / "calib").as_posix()
+    assert recipe["images"] == (tmp_path / ".." / "shared").as_posix()
+    assert recipe["out"] == "/somewhere/else"
+    assert recipe["budget"] == {"max_size_mb": 2, "max_latency_ms": 30.5}
+    assert recipe["contract"]["activation_slope"] == 0
+    assert recipe["contract"]["min_sizes"] == [[10, 20], [30, 40], [50, 60]]
+    assert [(limit["precision"], limit["metric"], limit["value"]) for limit in recipe["limits"]] == [
+        (None, "matched_f1", 0.9),
+        ("w8a8", "snr_db.*", 20),
+    ]
+    assert recipe["threads"] == 3
+
+
+def test_the_command_line_wins(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text('checkpoint = "a.pth"\ntarget = ["tflite"]\nthreads = 3\nsize = ["320x320"]\n')
+    recipe = planned("b.pth", "--target", "onnx", "--threads", "1", "--size", "160x160")["recipe"]
+    assert recipe["checkpoint"] == "b.pth"
+    assert (recipe["targets"], recipe["threads"]) == (["onnx"], 1)
+    assert recipe["sizes"] == [{"height": 160, "width": 160}]
+
+
+def test_a_table_holds_for_its_command_alone_and_goes_before(run_facex: Run, planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text(
+        'threads = 3\n[export]\nthreads = 2\ncheckpoint = "a.pth"\n[bench]\nruns = 0\n'
+    )
+    ran = run_facex("doctor")
+    assert ran.code == 2
+    assert "'bench.runs'" in ran.error
+    (tmp_path / "facex.toml").write_text(
+        'threads = 3\n[export]\nthreads = 2\ncheckpoint = "a.pth"\n[bench]\nruns = 9\n'
+    )
+    assert planned()["recipe"]["threads"] == 2
+
+
+def test_options_reach_every_command_that_has_them(
+    run_facex: Run, tmp_path: Path, exported: Path, seeded_checkpoint: Path, photo_dir: Path
+) -> None:
+    (tmp_path / "facex.toml").write_text(
+        f'max-size-mb = 0.1\njson = true\nreference = "{seeded_checkpoint}"\nimages = "{photo_dir}"\nruns = 2\n'
+    )
+    artifact = exported / "seeded_160x160_fp32.onnx"
+    checked = run_facex("check", artifact)
+    assert checked.code == json.loads(checked.out)["exit_code"] == 4
+    assert json.loads(checked.out)["evaluation"]["count"] == 6
+    timed = run_facex("bench", artifact)
+    assert timed.code == 4
+    assert json.loads(timed.out)["latency"][0]["runs"] == 2
+
+
+def test_pyproject_with_our_table(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "app"\n[tool.facex]\ncheckpoint = "a.pth"\nthreads = 2\n'
+    )
+    assert planned()["recipe"]["threads"] == 2
+
+
+def test_pyproject_without_our_table_says_nothing(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "app"\n[tool.other]\nthreads = "many"\n')
+    planned("a.pth")
+
+
+def test_facex_toml_goes_before_pyproject(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.facex]\ncheckpoint = "a.pth"\nthreads = 2\n')
+    (tmp_path / "facex.toml").write_text('checkpoint = "b.pth"\n')
+    recipe = planned("--threads", "4")["recipe"]
+    assert (Path(recipe["checkpoint"]).name, recipe["threads"]) == ("b.pth", 4)
+
+
+def test_a_file_may_be_named(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text('checkpoint = "a.pth"\n')
+    (tmp_path / "ci").mkdir()
+    (tmp_path / "ci" / "strict.toml").write_text('checkpoint = "b.pth"\n')
+    recipe = planned(before=("--config", "ci/strict.toml"))["recipe"]
+    assert recipe["checkpoint"] == "ci/b.pth"
+    (tmp_path / "ci" / "pyproject.toml").write_text('[tool.facex]\ncheckpoint = "c.pth"\n')
+    assert planned(before=("--config", "ci/pyproject.toml"))["recipe"]["checkpoint"] == "ci/c.pth"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("thread = 2", "'thread' is not an option"),
+        ("targets = ['onnx']", "'targets' is not an option"),
+        ("[export]\nruns = 3", "'export.runs' is not an option"),
+        ("[convert]\nthreads = 3", "'convert' is not an option"),
+        ("export = 3", "'export' is not an option"),
+        ("threads = 0", "'threads'"),
+        ("threads = 'two'", "'threads'"),
+        ("threads = true", "'threads' must be text or a number, not True"),
+        ("threads = [1, 2]", "'threads' takes one value, not 2"),
+        ("threads = []", "'threads' takes one value, not 0"),
+        ("opset = 5", "'opset'"),
+        ("int8 = 'yes'", "'int8' must be true or false, not 'yes'"),
+        ("int8 = 1", "'int8' must be true or false, not 1"),
+        ("target = ['ncnn']", "'target': 'ncnn' is not one of 'coreml', 'onnx', 'tflite'"),
+        ("target = [['onnx']]", "'target' must be text or a number"),
+        ("size = 'big'", "'size': --size big: is not HEIGHTxWIDTH"),
+        ("activation = 'gelu'", "'activation': --activation gelu: is not relu or leaky:SLOPE"),
+        ("mean = '1,2'", "'mean': --mean 1,2: is not 3 numbers"),
+        ("limit = 'nonsense=1'", "'limit': --limit nonsense=1: no metric is called 'nonsense'"),
+        ("min-f1 = 2", "'min-f1': --limit matched_f1=2"),
+        ("max-size-mb = nan", "'max-size-mb': --max-size-mb nan: must be a positive number"),
+        ("max-latency-ms = -1", "'max-latency-ms': --max-latency-ms -1: must be a positive number"),
+        ("[bench]\nruns = 0", "'bench.runs'"),
+        ("out = 1979-05-27", "'out' must be text or a number"),
+        ("threads = ", "is not TOML"),
+        ("threads = 1\nthreads = 2", "is not TOML"),
+    ],
+)
+@pytest.mark.parametrize("name", ["facex.toml", "pyproject.toml"])
+def test_mistakes_name_the_file_and_the_key(run_facex: Run, tmp_path: Path, name: str, text: str, message: str) -> None:
+    if name == "pyproject.toml":
+        text = "[tool.facex]\n" + text.replace("\n[", "\n[tool.facex.") if text[0] != "[" else "[tool.facex." + text[1:]
+    (tmp_path / name).write_text(text)
+    ran = run_facex("export", "a.pth", "--plan")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error.startswith(f"error: {tmp_path / name}: ")
+    assert message in ran.error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[tool]\nfacex = 3", "'tool.facex' must be a table, not 3"), ("tool = ", "is not TOML"), ("\x00", "is not TOML")],
+)
+def test_a_pyproject_that_makes_no_sense(run_facex: Run, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    ran = run_facex("doctor")
+    assert ran.code == 2
+    assert message in ran.error
+    assert "pyproject.toml" in ran.error
+
+
+def test_a_file_that_is_named_must_say_something(run_facex: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\n")
+    ran = run_facex("--config", "pyproject.toml", "doctor")
+    assert ran.code == 2
+    assert "pyproject.toml: has no [tool.facex]" in ran.error
+
+
+def test_a_file_that_is_not_text(run_facex: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_bytes(b"\xff\xfe\x00")
+    ran = run_facex("doctor")
+    assert ran.code == 2
+    assert "facex.toml: is not TOML" in ran.error
+
+
+def test_paths_of_the_file_are_checked_like_any_other(run_facex: Run, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "ci.toml").write_text('checkpoint = "missing.pth"\n')
+    ran = run_facex("--config", "sub/ci.toml", "export")
+    assert ran.code == 2
+    assert "sub/missing.pth: no such file" in ran.error
