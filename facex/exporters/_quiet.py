@@ -1,4 +1,4 @@
-"""Keep native libraries from writing over the terminal, and give their words back when something goes wrong."""
+"""Keep native libraries from writing over the terminal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from typing import IO
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Collect what the block writes to stdout and stderr; on an exception, or with FACEX_DEBUG, pass it on to stderr.
+    """Drop what the block writes to stdout and stderr; with FACEX_DEBUG set (`--debug`), pass it on to stderr after it.
 
     TensorFlow, coremltools and LiteRT log from C++ before any Python setting reaches them, and stdout is reserved for
     `--json`.
@@ -39,17 +38,12 @@ def quiet() -> Iterator[None]:
             ):
                 warnings.simplefilter("ignore")
                 yield
-        except Exception:
-            _restore(saved)
-            _pass_on(heard)
-            raise
-        else:
-            _restore(saved)
-            if os.environ.get("FACEX_DEBUG"):
-                _pass_on(heard)
         finally:
             logging.disable(disabled)
             _restore(saved)
+            if os.environ.get("FACEX_DEBUG"):
+                heard.seek(0)
+                os.write(2, heard.read())
             for copy in saved.values():
                 os.close(copy)
 
@@ -59,9 +53,3 @@ def _restore(saved: dict[int, int]) -> None:
     sys.stderr.flush()
     for fd, copy in saved.items():
         os.dup2(copy, fd)
-
-
-def _pass_on(heard: IO[bytes]) -> None:
-    if os.environ.get("FACEX_DEBUG"):
-        heard.seek(0)
-        os.write(2, heard.read())
