@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -483,8 +484,10 @@ def main() -> None:
     # first imported, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv[1:]
+    if not debug:
+        warnings.simplefilter("ignore")  # those of libraries; ours are lines of the progress
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="facex", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = EXIT_INPUT

@@ -267,6 +267,21 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in _facex("--debug", *line, cwd=tmp_path).stderr
 
 
+def test_warnings_of_libraries_are_for_debugging(tmp_path: Path) -> None:
+    code = (
+        "import sys, warnings; from facex import cli, doctor\n"
+        "examine = doctor.examine\n"
+        "doctor.examine = lambda: (warnings.warn('old API', DeprecationWarning, stacklevel=1), examine())[1]\n"
+        "warnings.simplefilter('default')\n"
+        "cli.main()"
+    )
+    for line, shown in ((["doctor"], False), (["--debug", "doctor"], True)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *line], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert ("old API" in done.stderr) is shown
+
+
 def test_limits_of_every_kind_are_understood(run_facex: Run, exported: Path, seeded_checkpoint: Path) -> None:
     ran = run_facex(
         *("check", exported / FP32, "--reference", seeded_checkpoint, "--json"),

@@ -341,8 +341,23 @@ def test_an_export_that_no_runtime_loads_is_the_backends_fault(
     assert not (tmp_path / "out").exists()
 
 
-def test_outputs_that_the_converter_renamed_are_the_backends_fault(
-    export: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _renamed(graph: Any) -> None:
+    next(node for node in graph.node if "scores" in node.output).output[0] = "Identity_1"
+    next(output for output in graph.output if output.name == "scores").name = "Identity_1"
+
+
+def _reordered(graph: Any) -> None:
+    first = graph.output.pop(0)
+    graph.output.append(first)
+
+
+def _grown(graph: Any) -> None:
+    graph.output.append(graph.input[0])
+
+
+@pytest.mark.parametrize("change", [_renamed, _reordered, _grown], ids=lambda change: change.__name__[1:])
+def test_an_interface_that_the_converter_changed_is_the_backends_fault(
+    export: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]
 ) -> None:
     import onnx
 
@@ -350,17 +365,17 @@ def test_outputs_that_the_converter_renamed_are_the_backends_fault(
 
     written = target.export
 
-    def renamed(job: exporters.Job) -> None:
+    def changed(job: exporters.Job) -> None:
         written(job)
         model = onnx.load(str(job.path))
-        next(node for node in model.graph.node if "scores" in node.output).output[0] = "Identity_1"
-        next(output for output in model.graph.output if output.name == "scores").name = "Identity_1"
+        change(model.graph)
         onnx.save(model, str(job.path))
 
-    monkeypatch.setattr(target, "export", renamed)
+    monkeypatch.setattr(target, "export", changed)
     ran = export()
     assert ran.code == 6
-    assert "Identity_1" in ran.error
+    assert ran.error.startswith(f"error: [export onnx] {NAME}: outputs are ")
+    assert ", expected boxes float32[1, 1050, 4], scores " in ran.error
     assert not (tmp_path / "out").exists()
 
 
