@@ -6,6 +6,7 @@ them functions to call.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -295,7 +296,19 @@ def run_facex(
 
 
 @pytest.fixture(scope="session")
-def _pivots(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+def _frozen(seeded_checkpoint: Path) -> Iterator[None]:
+    """The garbage collector leaves alone what the heavy packages hold, which every timing would walk again."""
+    import onnxruntime  # noqa: F401
+    import onnxsim  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def _pivots(tmp_path_factory: pytest.TempPathFactory, _frozen: None) -> Callable[..., None]:
     """`_pivot.write` that traces each network once in a session; three quarters of a small export is tracing."""
     from facex.exporters import _pivot
 
@@ -319,7 +332,7 @@ def quick_pivot(_pivots: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, seeded_checkpoint: Path, photo_dir: Path) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, _frozen: None, seeded_checkpoint: Path, photo_dir: Path) -> Path:
     """The `--out` of an export to ONNX at 160x160 in fp32 and fp16 that passed; to be copied, not changed."""
     import facex
 
