@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -495,7 +496,7 @@ def main() -> None:
         code = _say(_one_line(error), EXIT_INPUT)
     except FacexError as error:
         if debug:
-            raise
+            traceback.print_exc()
         code = _say(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _say("interrupted; nothing was changed", EXIT_INTERRUPTED)
@@ -503,7 +504,7 @@ def main() -> None:
         code = 0  # click exits by itself only when the reader of its own text, such as --help, went away
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         code = _say(
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]} — a fault of facex; "
             "run again with --debug and report it",

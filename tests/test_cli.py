@@ -264,7 +264,10 @@ def test_a_fault_of_facex_is_one_line(run_facex: Run, monkeypatch: pytest.Monkey
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     line = ["inspect", "missing.onnx"]
     assert "Traceback" not in _facex(*line, cwd=tmp_path).stderr
-    assert "Traceback" in _facex("--debug", *line, cwd=tmp_path).stderr
+    debugged = _facex("--debug", *line, cwd=tmp_path)
+    assert "Traceback" in debugged.stderr
+    assert debugged.stderr.splitlines()[-1].startswith("error: ")
+    assert debugged.returncode == 2
 
 
 def test_warnings_of_libraries_are_for_debugging(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from facex import manifest, workspace
 
+pytestmark = pytest.mark.slow  # each is whole processes
+
 Content = Callable[[Path], dict[str, bytes | None]]
 
 # The real command line, made to wait where everything is built and nothing is promoted yet.
