@@ -502,7 +502,7 @@ def main() -> None:
         code = _say("interrupted; nothing was changed", EXIT_INTERRUPTED)
     except SystemExit:
         code = 0  # click exits by itself only when the reader of its own text, such as --help, went away
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last boundary; a traceback is for --debug
         if debug:
             traceback.print_exc()
         code = _say(
