@@ -1,8 +1,8 @@
 """The folder below `--out` where a run builds, and the promotion of what it built: all of it or nothing.
 
 In `out/facex-work`, `.facex` says that the folder is facex's; `*.failed` is what did not pass in the last run that
-finished; `build-…/` is what a run is building, and stays behind only when the run is killed; `replaced-…/` is what the
-promotion under way replaces.
+finished; `build-<process>-…/` is what a run is building, and stays behind only when it is killed; `replaced-…/` is what
+the promotion under way replaces.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ def building(out: Path) -> Iterator[Path]:
         with stage("prepare"):
             work.mkdir(parents=True, exist_ok=True)
             (work / MARKER).touch()
-            for left_by_a_killed_run in work.glob("build-*"):
-                shutil.rmtree(left_by_a_killed_run)
+            for folder in work.glob("build-*"):
+                if not _in_use(folder):
+                    shutil.rmtree(folder)
             # a name of its own: two runs at once must not promote one another's files
-            build = Path(tempfile.mkdtemp(prefix="build-", dir=work))
+            build = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=work))
         yield build
     finally:
         if build is not None:
@@ -70,6 +71,20 @@ def building(out: Path) -> Iterator[Path]:
         for folder in created:
             with contextlib.suppress(OSError):  # not empty: what is in it was promoted, or is not ours
                 folder.rmdir()
+
+
+def _in_use(build: Path) -> bool:
+    """Whether the process that a build folder is named after still runs; a killed one's is left behind."""
+    number = build.name.split("-")[1]
+    if not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 def _tidy(work: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +152,26 @@ def test_building_keeps_what_was_there_and_what_was_promoted(tmp_path: Path) -> 
     assert {p.name for p in (out / workspace.FOLDER).iterdir()} == {workspace.MARKER, "bad.onnx.failed"}
 
 
+def test_building_leaves_alone_what_another_run_is_building(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with workspace.building(out) as first:
+        half = _file(first / "half.onnx", "")
+        with workspace.building(out) as second:
+            assert second != first
+            assert half.exists()
+        assert half.exists()
+    assert not out.exists()
+
+
+def test_building_removes_what_a_process_that_ended_was_building(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = _file(tmp_path / "out" / workspace.FOLDER / f"build-{ended.pid}-x" / "half.onnx", "")
+    (tmp_path / "out" / workspace.FOLDER / workspace.MARKER).touch()
+    with workspace.building(tmp_path / "out"):
+        assert not left.exists()
+
+
 def test_building_removes_what_a_killed_run_left(tmp_path: Path) -> None:
     out = tmp_path / "out"
     left = _file(out / workspace.FOLDER / "build-killed" / "half.onnx", "")
@@ -159,14 +181,15 @@ def test_building_removes_what_a_killed_run_left(tmp_path: Path) -> None:
     assert not (out / workspace.FOLDER).exists()
 
 
-def test_of_two_runs_at_once_the_first_fails_and_never_promotes_what_the_other_built(tmp_path: Path) -> None:
+def test_of_two_runs_at_once_each_promotes_what_it_built(tmp_path: Path) -> None:
     with workspace.building(tmp_path) as one:
         source = _file(one / "a.onnx", "checked")
         with workspace.building(tmp_path) as other:
-            _file(other / "a.onnx", "not checked yet")
-            with pytest.raises(FileNotFoundError):
-                workspace.promote([(source, tmp_path / "a.onnx")], tmp_path)
-    assert list(tmp_path.iterdir()) == []
+            unchecked = _file(other / "a.onnx", "not checked yet")
+            workspace.promote([(source, tmp_path / "a.onnx")], tmp_path)
+            assert unchecked.exists()
+    assert (tmp_path / "a.onnx").read_text() == "checked"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
 @pytest.mark.parametrize("where", ["out", "out/deeper", "out/much/deeper"])
