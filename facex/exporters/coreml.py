@@ -152,16 +152,12 @@ def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:
 
 
 def _make_reproducible(path: Path) -> None:
-    """Before: map entries in hash order, random identifiers. After: both follow from the content."""
+    """Before: map entries in hash order, a date, random identifiers. After: sorted, none, and named after paths."""
     from coremltools.proto import Model_pb2
 
     spec_path = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     spec = Model_pb2.Model()
     spec.ParseFromString(spec_path.read_bytes())
-    # build provenance names the machine's package versions, which the manifest records already
-    for function in spec.mlProgram.functions.values():
-        for key in ("com.github.apple.coremltools.conversion_date",):
-            function.attributes.pop(key, None)
     spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     spec_path.write_bytes(spec.SerializeToString(deterministic=True))
     manifest_path = path / "Manifest.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facex import exporters, pipeline
+from facex import exporters, manifest, pipeline
 from facex.errors import EXIT_INPUT, UsageError
 from facex.exporters import coreml
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe
@@ -204,6 +205,20 @@ def test_the_same_bytes_from_another_process_folder_and_hash_seed(seeded_checkpo
         manifest = json.loads((tmp_path / "a" / f"{precision}.mlpackage" / "Manifest.json").read_text())
         assert manifest["rootModelIdentifier"] in manifest["itemInfoEntries"]
         assert len(manifest["itemInfoEntries"]) == 2
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.W8])
+def test_the_same_bytes_on_another_day(package, make_job, tmp_path, monkeypatch, precision):
+    class Day(datetime.date):
+        @classmethod
+        def today(cls) -> datetime.date:
+            return datetime.date(2001, 2, 3)
+
+    today = package(precision)
+    monkeypatch.setattr("coremltools.converters._converters_entry.date", Day)
+    another = tmp_path / today.name
+    coreml.export(make_job(another, precision, Head.DECODED, deployment_target="iOS16"))
+    assert manifest.sha256_of(another) == manifest.sha256_of(today)
 
 
 def test_int8_means_eight_bit_weights_for_this_target():
