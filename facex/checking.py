@@ -51,21 +51,7 @@ class Opened:
 
     def artifact(self, runtime: str | None) -> Artifact:
         """As a manifest records it."""
-        return Artifact(
-            path=self.subject.name,
-            target=self.subject.target,
-            precision=self.subject.precision,
-            head=self.subject.head,
-            size=self.subject.size,
-            size_bytes=manifest.size_of(self.subject.path),
-            sha256=manifest.sha256_of(self.subject.path),
-            inputs=self.facts.inputs,
-            outputs=self.facts.outputs,
-            integer_mac_fraction=self.facts.integer_mac_fraction,
-            minimum_runtime=self.facts.minimum_runtime,
-            runtime=runtime,
-            promoted=True,
-        )
+        return self.subject.artifact(self.facts, runtime)
 
 
 def find(paths: Sequence[Path], precision: Precision | None = None) -> tuple[list[Opened], Manifest | None]:

@@ -12,7 +12,7 @@ from facex.errors import MissingExtraError, PhotographError, SessionUnavailableE
 from facex.manifest import Evaluation
 from facex.progress import Clock
 from facex.recipe import Budget
-from facex.types import Artifact, Finding, Head, Latency, Limit, Precision, Session, Size
+from facex.types import Artifact, FileFacts, Finding, Head, Latency, Limit, Precision, Session, Size
 
 if TYPE_CHECKING:
     from facex.parity.compare import Comparison
@@ -36,6 +36,29 @@ class Subject:
     precision: Precision
     head: Head
     size: Size
+
+    def artifact(self, facts: FileFacts, runtime: str | None) -> Artifact:
+        """As a manifest records it, beside it in the same folder.
+
+        Args:
+            facts: what the file says of itself.
+            runtime: what ran it, or None.
+        """
+        return Artifact(
+            path=self.name,
+            target=self.target,
+            precision=self.precision,
+            head=self.head,
+            size=self.size,
+            size_bytes=manifest.size_of(self.path),
+            sha256=manifest.sha256_of(self.path),
+            inputs=facts.inputs,
+            outputs=facts.outputs,
+            integer_mac_fraction=facts.integer_mac_fraction,
+            minimum_runtime=facts.minimum_runtime,
+            runtime=runtime,
+            promoted=True,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
     ]
     with _not_the_users(*facts):
         examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
-    artifacts = tuple(_artifact(s, facts[s.name], examination.runtimes.get(s.name)) for s in subjects)
+    artifacts = tuple(s.artifact(facts[s.name], examination.runtimes.get(s.name)) for s in subjects)
     detector = evidence.detector
     record = Manifest(
         source=Source(
@@ -319,24 +319,6 @@ def _calibrate(
         on_photograph=progress.advance,
     )
     writer.write(pivot, plan.make_plan(view, ranges, CALIBRATION_METHOD), qdq)
-
-
-def _artifact(subject: Subject, facts: FileFacts, runtime: str | None) -> Artifact:
-    return Artifact(
-        path=subject.name,
-        target=subject.target,
-        precision=subject.precision,
-        head=subject.head,
-        size=subject.size,
-        size_bytes=manifest.size_of(subject.path),
-        sha256=manifest.sha256_of(subject.path),
-        inputs=facts.inputs,
-        outputs=facts.outputs,
-        integer_mac_fraction=facts.integer_mac_fraction,
-        minimum_runtime=facts.minimum_runtime,
-        runtime=runtime,
-        promoted=True,
-    )
 
 
 def _demoted(artifact: Artifact, record: Manifest) -> Artifact:

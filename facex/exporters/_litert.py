@@ -29,7 +29,6 @@ RUNTIMES = {
 """Distribution -> module with `Interpreter`, in the order of preference."""
 
 MAC_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
-METADATA_NAME = "facex"
 
 
 def runtime_module() -> tuple[str, Any]:

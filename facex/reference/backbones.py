@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 MOBILENET_V1_BLOCKS: tuple[tuple[tuple[int, int], ...], ...] = (
@@ -99,8 +98,3 @@ def first_convolution(network: nn.Module) -> nn.Conv2d:
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1:
             return module
     raise ValueError(f"{type(network).__name__} has no convolution over three channels")
-
-
-def count_parameters(network: torch.nn.Module) -> int:
-    """Trainable values of a network."""
-    return sum(p.numel() for p in network.parameters())
