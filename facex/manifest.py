@@ -37,6 +37,8 @@ from facex.types import (
 )
 
 SCHEMA_VERSION = 1
+"""Of the JSON form. A change of a form that was released raises it; form 1 is unreleased and still changes."""
+
 FILE_NAME = "manifest.json"
 FACES_FINDING = "matched_f1"
 """The finding that an artifact cannot pass without, once it was compared with the reference at all."""
@@ -56,19 +58,44 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stability:
+    """How far the ranges from two halves of the photographs differ.
+
+    Attributes:
+        median: relative difference of the spans of a tensor's two ranges, 0-1; median over the tensors.
+        worst: the largest of them.
+        tensor: the tensor where that is.
+    """
+
+    median: float
+    worst: float
+    tensor: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The photographs behind the ranges.
+    """The photographs behind the ranges, and what was done with them.
 
     Attributes:
         count: how many.
         digest: `digest_of` their SHA-256 sums.
         method: how the ranges were estimated.
+        effort: `fast`, `best`, or `none` when nothing but ranges was estimated.
+        seed: of every random choice.
+        photographs_with_faces: those in which the reference finds a face; None when nobody looked.
+        near_duplicates: photographs that look like an earlier one.
+        stability: of the ranges; None when it was not measured.
         sha256: their SHA-256 sums, sorted: parity is never measured on one of them, now or later.
     """
 
     count: int
     digest: str
     method: str
+    effort: str
+    seed: int
+    photographs_with_faces: int | None
+    near_duplicates: int
+    stability: Stability | None
     sha256: tuple[str, ...] = ()
 
 
@@ -228,6 +255,11 @@ def contract_from_plain(data: Mapping[str, Any]) -> Contract:
     return Contract(**contract)
 
 
+def _calibration(entry: Mapping[str, Any]) -> Calibration:
+    stability = Stability(**entry["stability"]) if entry["stability"] else None
+    return Calibration(**{**entry, "sha256": tuple(entry["sha256"]), "stability": stability})
+
+
 def _from_plain(data: Mapping[str, Any]) -> Manifest:
     return Manifest(
         source=Source(
@@ -236,9 +268,7 @@ def _from_plain(data: Mapping[str, Any]) -> Manifest:
             contract=contract_from_plain(data["source"]["contract"]),
             assumed=tuple(data["source"]["assumed"]),
         ),
-        calibration=Calibration(**{**calibration, "sha256": tuple(calibration["sha256"])})
-        if (calibration := data["calibration"])
-        else None,
+        calibration=_calibration(data["calibration"]) if data["calibration"] else None,
         evaluation=Evaluation(**data["evaluation"]) if data["evaluation"] else None,
         artifacts=tuple(
             Artifact(

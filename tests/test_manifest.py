@@ -18,6 +18,7 @@ from facex.manifest import (
     Evaluation,
     Manifest,
     Source,
+    Stability,
     load,
     to_json,
     to_plain,
@@ -157,7 +158,17 @@ def rich_manifest() -> Manifest:
             contract=contract,
             assumed=("activation_slope", "min_sizes", "channel_order"),
         ),
-        calibration=Calibration(count=2, digest="ab" * 32, method="min-max", sha256=("ab" * 32, "cd" * 32)),
+        calibration=Calibration(
+            count=2,
+            digest="ab" * 32,
+            method="min-max",
+            effort="best",
+            seed=3,
+            photographs_with_faces=1,
+            near_duplicates=0,
+            stability=Stability(median=0.05125, worst=0.375, tensor="/stage1/conv"),
+            sha256=("ab" * 32, "cd" * 32),
+        ),
         evaluation=Evaluation(count=50, digest="cd" * 32, reference_faces=412),
         artifacts=(
             _artifact(ONNX, Precision.FP32, 1_734_000, failed=True),
@@ -207,6 +218,16 @@ def test_round_trip_gives_an_equal_manifest(tmp_path: Path, rich: Manifest) -> N
     bare = dataclasses.replace(rich, calibration=None, evaluation=None, artifacts=(), findings=(), latency=())
     for manifest in (rich, rich.reproducible(), bare):
         assert load(_save(tmp_path, to_json(manifest))) == manifest
+
+
+def test_stability_is_rounded_and_may_be_missing(tmp_path: Path, rich: Manifest) -> None:
+    assert rich.calibration
+    stability = Stability(median=0.0512345678, worst=1 / 3, tensor="x")
+    known = dataclasses.replace(rich, calibration=dataclasses.replace(rich.calibration, stability=stability))
+    assert to_plain(known)["calibration"]["stability"] == {"median": 0.0512346, "worst": 0.333333, "tensor": "x"}
+    calibration = dataclasses.replace(rich.calibration, stability=None, photographs_with_faces=None)
+    unknown = dataclasses.replace(rich, calibration=calibration)
+    assert load(_save(tmp_path, to_json(unknown))) == unknown
 
 
 def test_json_does_not_depend_on_the_order_of_a_mapping(rich: Manifest) -> None:

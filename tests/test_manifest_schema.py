@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from facex.errors import ArtifactError
-from facex.manifest import Calibration, Evaluation, Manifest, Source, load, schema, to_json
+from facex.manifest import Calibration, Evaluation, Manifest, Source, Stability, load, schema, to_json
 from facex.types import (
     Artifact,
     ChannelOrder,
@@ -69,6 +69,7 @@ def test_documentation_shows_the_packaged_schema() -> None:
         (Source, "source"),
         (Contract, "contract"),
         (Calibration, "calibration"),
+        (Stability, "stability"),
         (Evaluation, "evaluation"),
         (Size, "size"),
         (TensorInfo, "tensor"),
@@ -165,6 +166,18 @@ WRONG: list[tuple[tuple[Step, ...], Any]] = [
     (("calibration",), {}),
     (("calibration", "count"), 0),
     (("calibration", "digest"), ""),
+    (("calibration", "effort"), "much"),
+    (("calibration", "effort"), ""),
+    (("calibration", "seed"), -1),
+    (("calibration", "seed"), 0.5),
+    (("calibration", "photographs_with_faces"), -1),
+    (("calibration", "photographs_with_faces"), "all"),
+    (("calibration", "near_duplicates"), None),
+    (("calibration", "near_duplicates"), -1),
+    (("calibration", "stability"), 0.1),
+    (("calibration", "stability", "median"), -0.1),
+    (("calibration", "stability", "worst"), 1.5),
+    (("calibration", "stability", "tensor"), ""),
     (("calibration", "sha256"), ["ab"]),
     (("calibration", "sha256"), ["ab" * 32] * 2),
     (("evaluation", "reference_faces"), -1),

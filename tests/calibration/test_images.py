@@ -41,11 +41,36 @@ def test_blank_pictures_alone_are_refused(tmp_path):
     assert str(tmp_path) in str(caught.value)
 
 
-def test_one_real_picture_among_blanks_is_enough(tmp_path, draw_photograph):
+def test_up_to_half_of_the_pictures_may_be_blank(tmp_path, draw_photograph):
     blank(tmp_path / "a.png")
     draw_photograph(3, 64, 48).save(tmp_path / "b.png")
     found = photographs.find(tmp_path, option="--calib")
     assert len(list(images.pixels(found, SIZE, FILL))) == 2
+    blank(tmp_path / "c.png", noise=60.0)
+    found = photographs.find(tmp_path, option="--calib")
+    with pytest.raises(PhotographError, match="2 of 3 calibration photographs are blank"):
+        list(images.pixels(found, SIZE, FILL))
+
+
+def test_frames_hold_what_was_loaded_and_leave_the_judgement_to_the_caller(tmp_path, draw_photograph):
+    blank(tmp_path / "a.png")
+    draw_photograph(3, 64, 48).save(tmp_path / "b.png")
+    blank(tmp_path / "c.png")
+    found = photographs.find(tmp_path, option="--calib")
+    frames = list(images.frames(found, SIZE, FILL))
+    assert [frame.photograph for frame in frames] == found
+    np.testing.assert_array_equal(frames[1].rgb, photographs.load(found[1].path))
+    np.testing.assert_array_equal(frames[1].pixels[0], photographs.letterbox(frames[1].rgb, SIZE, FILL).pixels)
+
+
+def test_each_photograph_is_decoded_once(tmp_path, draw_photograph, monkeypatch):
+    for i in range(3):
+        draw_photograph(i, 64, 48).save(tmp_path / f"{i}.jpg")
+    decoded = []
+    load = photographs.load
+    monkeypatch.setattr(images, "load", lambda path: decoded.append(path.name) or load(path))
+    list(images.pixels(photographs.find(tmp_path, option="--calib"), SIZE, FILL))
+    assert decoded == ["0.jpg", "1.jpg", "2.jpg"]
 
 
 def test_a_damaged_picture_is_named(tmp_path, draw_photograph):
