@@ -15,6 +15,7 @@ import pytest
 
 import facex
 from facex.cli import cli
+from facex.types import KernelFacts, ReferenceKernel
 
 Run = Callable[..., Any]
 FP32, FP16 = "seeded_160x160_fp32.onnx", "seeded_160x160_fp16.onnx"
@@ -206,7 +207,7 @@ def test_inspect_counts_the_integer_share(
     run_facex: Run, quick_pivot: None, tmp_path: Path, seeded_checkpoint: Path, calib_dir: Path
 ) -> None:
     line = ("export", seeded_checkpoint, "--target", "onnx", "--int8", "--size", "160x160", "--calib", calib_dir)
-    assert run_facex(*line, "--out", "out").code == 0
+    assert run_facex(*line, "--int8-effort", "fast", "--out", "out").code == 0
     name = tmp_path / "out" / "seeded_160x160_w8a8.onnx"
     (artifact,) = json.loads(run_facex("inspect", name, "--json").out)["artifacts"]
     assert artifact["integer_mac_fraction"] == pytest.approx(artifact["integer_macs"] / artifact["macs"])
@@ -216,6 +217,46 @@ def test_inspect_counts_the_integer_share(
     assert f"{artifact['integer_mac_fraction']:.2%} of them integer" in shown
     for island in artifact["float_islands"][:12]:
         assert island["name"] in shown
+
+
+def test_inspect_tells_the_kernels_where_the_target_does(
+    run_facex: Run, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported / FP32
+    (artifact,) = json.loads(run_facex("inspect", path, "--json").out)["artifacts"]
+    assert (artifact["reference_kernels"], artifact["reference_kernels_method"]) == (None, None)
+    assert "reference kernel" not in run_facex("inspect", path).out
+
+    kernel = ReferenceKernel(operator="RELU", name="a relu", share_of_time=0.123456789)
+    found = KernelFacts(reference_kernels=(kernel,), reference_kernels_method="with a clock")
+    asked = []
+    monkeypatch.setattr("facex.exporters.kernels", lambda *question: asked.append(question) or found)
+    (artifact,) = json.loads(run_facex("inspect", path, "--json").out)["artifacts"]
+    assert artifact["reference_kernels"] == [{"operator": "RELU", "name": "a relu", "share_of_time": 0.123457}]
+    assert artifact["reference_kernels_method"] == "with a clock"
+    assert "  reference kernel   a relu (RELU, 12.35% of the time)" in run_facex("inspect", path).out.splitlines()
+    assert asked == [("onnx", path)] * 2
+
+
+@pytest.mark.slow
+def test_inspect_of_tflite_files_is_quick_and_names_every_reference_kernel(
+    run_facex: Run, tmp_path: Path, seeded_checkpoint: Path
+) -> None:
+    assert run_facex("export", seeded_checkpoint, "--target", "tflite", "--size", "640x640", "--out", "out").code == 0
+    path = tmp_path / "out" / "seeded_640x640_fp32.tflite"
+    started = time.perf_counter()
+    ran = run_facex("inspect", path, "--json")
+    assert time.perf_counter() - started < 10
+    (artifact,) = json.loads(ran.out)["artifacts"]
+    left = artifact["reference_kernels"]
+    assert {kernel["operator"] for kernel in left} <= set(artifact["operators"])
+    assert all(0 <= kernel["share_of_time"] < 1 for kernel in left)
+    assert "ai-edge-litert" in artifact["reference_kernels_method"]
+
+    damaged = path.with_name("cut_fp32.tflite")
+    damaged.write_bytes(path.read_bytes()[:5000])
+    ran = run_facex("inspect", damaged)
+    assert (ran.code, ran.out) == (2, "")
 
 
 @pytest.mark.parametrize("command", ["doctor", "plan", "inspect", "help"])

@@ -6,9 +6,11 @@ A target module offers:
     def export(job: Job) -> None            writes `job.path`
     def describe(path) -> FileFacts         what the finished file says of itself, without running it
     def open_session(path, *, threads) -> Session   raises SessionUnavailableError where it cannot run
+    def kernels(path) -> KernelFacts        optional: runs the file to tell what its fast delegate leaves, and the time
 
 A fourth member, `describe`, is needed because inputs, integer share and minimum runtime must be read from the file that
-ships, not remembered from the conversion.
+ships, not remembered from the conversion. `kernels` is apart from it because it runs the file, which `describe` never
+does.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from facex.errors import BackendError, MissingExtraError
-from facex.types import ExportOptions, FileFacts, Head, Precision, Size, TargetInfo, TensorInfo
+from facex.types import ExportOptions, FileFacts, Head, KernelFacts, Precision, Size, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.reference.detector import Detector
@@ -68,6 +70,16 @@ def info(name: str) -> TargetInfo:
 def target_of(path: Path) -> str | None:
     """The target whose suffix a file carries, or None."""
     return next((name for name in names() if path.name.lower().endswith(info(name).suffix)), None)
+
+
+def kernels(name: str, path: Path) -> KernelFacts | None:
+    """Which kernels run a file of a target on this host, or None where the target has no delegate to ask.
+
+    It never raises for what is in the file: what cannot be told is unknown, with the reason.
+    """
+    ask = getattr(load(name), "kernels", None)
+    found: KernelFacts | None = ask(path) if ask is not None else None
+    return found
 
 
 def version(distribution: str) -> str | None:

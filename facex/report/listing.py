@@ -1,20 +1,23 @@
-"""Tables of `bench`, `inspect` and `doctor` for the terminal."""
+"""Tables of `bench`, `inspect`, `debug-int8` and `doctor` for the terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facex.report.wording import encodable, figure, plural, printable
-from facex.types import Artifact, FileFacts, Finding, Latency, Verdict
+from facex.report.wording import comparison, encodable, figure, plural, printable
+from facex.types import Artifact, FileFacts, Finding, KernelFacts, Latency, QuantizationFacts, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from facex.calibration.insight import Insight
     from facex.manifest import Manifest
 
 BASELINE = "fp32"
 SHOWN_ISLANDS = 12
+SHOWN_KERNELS = 20
 ABSENT = "-"
 UNBOUNDED = 10_000
 """Columns that no table reaches."""
@@ -43,12 +46,18 @@ def _line(console: Console, text: str, style: str | None = None) -> None:
     console.print(encodable(console.encoding)(printable(text)), style=style, markup=False)
 
 
+def _print_whole(table: Any, console: Console) -> None:
+    """Print a table as wide as it must be: a name cut in two is of no use."""
+    from rich.measure import Measurement
+
+    table.width = Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
+    console.print(table)
+
+
 def timing(
     artifacts: Sequence[Artifact], latency: Sequence[Latency], findings: Sequence[Finding], console: Console
 ) -> None:
     """Print size and latency, with the ratio to the float32 file of the same target, size and head."""
-    from rich.measure import Measurement
-
     by_name = {entry.artifact: entry for entry in latency}
     columns = ("min ms", "p50 ms", "p90 ms", "x fp32", "MB")
     table = _table("artifact", *columns, right=columns)
@@ -57,9 +66,7 @@ def timing(
         times = [f"{t:.2f}" for t in (entry.low_ms, entry.p50_ms, entry.high_ms)] if entry else [ABSENT] * 3
         size_mb = f"{artifact.size_bytes / 1e6:.3f}"
         _row(table, console, artifact.name, *times, _ratio(artifact, artifacts, by_name), size_mb)
-    # as wide as it must be: a file name cut in two is of no use
-    table.width = Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
-    console.print(table)
+    _print_whole(table, console)
     for method in dict.fromkeys((e.device, e.threads, e.runs, e.method) for e in latency):
         device, threads, runs, text = method
         _line(console, f"measured on {device}, {plural(threads, 'thread')}, {plural(runs, 'run')}: {text}")
@@ -89,9 +96,11 @@ def _verdicts(findings: Sequence[Finding], console: Console) -> None:
             _line(console, f"skipped {finding.artifact} {finding.name}: {finding.reason}")
 
 
-def facts(described: Sequence[tuple[Artifact, FileFacts]], record: Manifest | None, console: Console) -> None:
-    """Print what files say of themselves and, where they were reached through a manifest, what it says of them."""
-    for artifact, found in described:
+def facts(
+    described: Sequence[tuple[Artifact, FileFacts, KernelFacts | None]], record: Manifest | None, console: Console
+) -> None:
+    """Print what files say of themselves, the kernels that run them, and what a manifest they came from says."""
+    for artifact, found, kernels in described:
         _line(console, artifact.path, "bold")
         _fields(console, _facts(artifact, found))
         for island in found.float_islands[:SHOWN_ISLANDS]:
@@ -99,6 +108,10 @@ def facts(described: Sequence[tuple[Artifact, FileFacts]], record: Manifest | No
             _fields(console, [("float island", f"{island.name} ({island.operator}, {share:.2%} of the MACs)")])
         if len(found.float_islands) > SHOWN_ISLANDS:
             _fields(console, [("", f"and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")])
+        if found.quantization is not None:
+            _fields(console, _quantization(found.quantization))
+        if kernels is not None:
+            _fields(console, _kernels(kernels))
     if record is not None:
         _line(console, "manifest", "bold")
         _fields(console, _recorded(record))
@@ -122,6 +135,45 @@ def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
     ]
 
 
+def _quantization(found: QuantizationFacts) -> list[tuple[str, str]]:
+    """The steps of the head's tensors, and what the lint of the gate counts."""
+    fields = [
+        ("head step", f"{tensor.output}: {figure(tensor.step)} {tensor.unit}, {tensor.name}")
+        for tensor in found.head_tensors
+    ]
+    fields += [("requantized", name) for name in found.requantizations[:SHOWN_ISLANDS]]
+    if len(found.requantizations) > SHOWN_ISLANDS:
+        fields.append(("", f"and {len(found.requantizations) - SHOWN_ISLANDS} more (--json lists all)"))
+    fields += [("constant weight", name) for name in found.constant_weights]
+    return [*fields, ("dead channels", f"{found.dead_channels} with no weight but zero")]
+
+
+def _kernels(found: KernelFacts) -> list[tuple[str, str]]:
+    """How many operators are left to built-in kernels, each of them, the slowest first, and how that is known."""
+    left, method = found.reference_kernels, found.reference_kernels_method
+    if left is None:
+        return [("reference kernels", method)]
+    if not left:
+        return [("reference kernels", f"none ({method})")]
+    slowest = sorted(left, key=lambda kernel: -(kernel.share_of_time or 0.0))
+    together = _share([kernel.share_of_time for kernel in left])
+    fields = [("reference kernels", f"{plural(len(left), 'operator')}, {together}")]
+    fields += [("reference kernel", f"{k.name} ({k.operator}, {_share([k.share_of_time])})") for k in slowest]
+    hidden = slowest[SHOWN_KERNELS:]
+    if hidden:
+        rest = _share([kernel.share_of_time for kernel in hidden])
+        fields[1 + SHOWN_KERNELS :] = [("", f"and {len(hidden)} more, {rest} (--json lists all)")]
+    return [*fields, ("measured", method)]
+
+
+def _share(shares: Sequence[float | None]) -> str:
+    timed = [share for share in shares if share is not None]
+    if not timed:
+        return "not timed"
+    untimed = len(shares) - len(timed)
+    return f"{sum(timed):.2%} of the time" + (f" and {untimed} not timed" if untimed else "")
+
+
 def _recorded(record: Manifest) -> list[tuple[str, str]]:
     source, calibration, evaluation = record.source, record.calibration, record.evaluation
     fields = [
@@ -142,6 +194,38 @@ def _recorded(record: Manifest) -> list[tuple[str, str]]:
         measured = f"{finding.artifact} {finding.name} {figure(finding.actual)} {finding.unit}{limit}"
         fields.append((finding.verdict.value, measured + reason))
     return fields
+
+
+def debugged(found: Any, top: int, console: Console) -> None:
+    """Print what `facex.debugging.debug` found: the head, the tensors that cost it most, and the lint."""
+    _line(console, found.artifact, "bold")
+    if found.insight is not None:
+        _insight(found.insight, found.available, top, console)
+    for finding in found.findings:
+        reason = f": {finding.reason}" if finding.reason else ""
+        style = {Verdict.FAIL: "red", Verdict.SKIPPED: "yellow", Verdict.PASS: None}[finding.verdict]
+        _line(console, f"{finding.verdict} {finding.name} {comparison(finding)}{reason}", style)
+
+
+def _insight(seen: Insight, available: int, top: int, console: Console) -> None:
+    heads = ", ".join(f"{role} {_decibels(value)}" for role, value in seen.heads.items())
+    _line(console, f"head of the whole file against float: {heads} dB")
+    spacing = ", evenly spaced (--photographs)" if seen.photographs < available else ""
+    _line(console, f"{seen.photographs} of {plural(available, 'photograph')}{spacing}")
+    worst = sorted(seen.tensors, key=lambda t: (math.isfinite(t.relative_head_error), -t.relative_head_error))[:top]
+    columns = ("grid", "seen", "clipped", "SQNR dB", "head dB")
+    table = _table("tensor", "operator", *columns, right=columns)
+    for t in worst:
+        cells = (f"{t.grid_low:.4g} .. {t.grid_high:.4g}", f"{t.seen_low:.4g} .. {t.seen_high:.4g}")
+        ratios = (_decibels(t.sqnr_db), _decibels(t.head_sqnr_db))
+        _row(table, console, t.name, t.operator, *cells, f"{t.clipped_fraction:.3%}", *ratios)
+    _print_whole(table, console)
+    _line(console, f"{len(worst)} of {plural(len(seen.tensors), 'tensor')}, the worst first (--top; --json lists all)")
+    _line(console, "SQNR dB: the tensor in the whole file; head dB: the head when this tensor alone is quantized")
+
+
+def _decibels(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1f}"
 
 
 def health(found: Any, console: Console) -> None:

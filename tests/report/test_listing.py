@@ -19,9 +19,11 @@ from facex.types import (
     Finding,
     FloatIsland,
     Head,
+    KernelFacts,
     Latency,
     LatencyKind,
     Precision,
+    ReferenceKernel,
     Size,
     TensorInfo,
     Verdict,
@@ -159,9 +161,13 @@ FACTS = FileFacts(
 
 
 def _inspected(
-    artifact: Artifact, facts: FileFacts = FACTS, record: Manifest | None = None, **options: Any
+    artifact: Artifact,
+    facts: FileFacts = FACTS,
+    record: Manifest | None = None,
+    kernels: KernelFacts | None = None,
+    **options: Any,
 ) -> list[str]:
-    return _shown(lambda console: listing.facts([(artifact, facts)], record, console), **options)
+    return _shown(lambda console: listing.facts([(artifact, facts, kernels)], record, console), **options)
 
 
 def test_facts_of_a_file() -> None:
@@ -185,6 +191,42 @@ def test_facts_of_a_file() -> None:
 def test_a_file_without_islands_says_nothing_of_them() -> None:
     facts = dataclasses.replace(FACTS, float_islands=(), macs=0, integer_macs=0)
     assert not [line for line in _inspected(_artifact("a.tflite", Precision.FP32), facts) if "island" in line]
+
+
+def _kernels(shares: list[float | None] | None) -> list[tuple[str, str]]:
+    """What is shown of the kernels after everything else; names are the places in the file."""
+    left = None
+    if shares is not None:
+        left = tuple(ReferenceKernel(operator="RELU", name=f"r[{i}]", share_of_time=s) for i, s in enumerate(shares))
+    kernels = KernelFacts(reference_kernels=left, reference_kernels_method="how it was done")
+    artifact = _artifact("a.tflite", Precision.W8A8)
+    lines = _inspected(artifact, kernels=kernels)
+    assert lines[: -1 - (0 if not shares else 1 + min(len(shares), listing.SHOWN_KERNELS + 1))] == _inspected(artifact)
+    return [(line[2:21].strip(), line[21:]) for line in lines[len(_inspected(artifact)) :]]
+
+
+def test_operators_on_reference_kernels_the_slowest_first() -> None:
+    assert _kernels([0.01, None, 0.25]) == [
+        ("reference kernels", "3 operators, 26.00% of the time and 1 not timed"),
+        ("reference kernel", "r[2] (RELU, 25.00% of the time)"),
+        ("reference kernel", "r[0] (RELU, 1.00% of the time)"),
+        ("reference kernel", "r[1] (RELU, not timed)"),
+        ("measured", "how it was done"),
+    ]
+
+
+def test_of_many_operators_the_quick_ones_are_summed_up() -> None:
+    fields = _kernels([0.0001 * i for i in range(listing.SHOWN_KERNELS + 4)])
+    assert len([name for name, _ in fields if name == "reference kernel"]) == listing.SHOWN_KERNELS
+    assert fields[-2] == ("", "and 4 more, 0.06% of the time (--json lists all)")
+
+
+def test_no_operator_on_a_reference_kernel_is_told() -> None:
+    assert _kernels([]) == [("reference kernels", "none (how it was done)")]
+
+
+def test_unknown_kernels_are_told_apart_from_none() -> None:
+    assert _kernels(None) == [("reference kernels", "how it was done")]
 
 
 def test_what_a_manifest_recorded(rich: Manifest) -> None:
