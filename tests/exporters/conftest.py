@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from facex.types import ExportOptions, Head, Precision, Size
 
 if TYPE_CHECKING:
+    from facex.calibration.engine import Calibrated
     from facex.exporters import Job
     from facex.reference.detector import Detector
 
@@ -81,25 +85,18 @@ def pivot(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 @pytest.fixture(scope="session")
 def qdq(
-    pivot: Callable[..., Path], draw_photograph: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    detector: Detector,
+    pivot: Callable[..., Path],
+    calibrated: Callable[..., Calibrated],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Path]:
-    """`qdq(head=decoded, opset=17)` gives the pivot with a plan from eight pictures, written once."""
-    import onnx
-
-    from facex.calibration import graph, observers, plan
-    from facex.calibration import qdq as writer
-
+    """`qdq(head=decoded, opset=17)` gives the pivot with the engine's plan (`fast`), written once."""
     folder = tmp_path_factory.mktemp("plans")
 
     def write(head: Head = Head.DECODED, opset: int = 17) -> Path:
         path = folder / f"{head}_{opset}.onnx"
         if not path.exists():
-            source = pivot(head, opset)
-            view = graph.Graph(onnx.load(str(source)))
-            pictures = (np.asarray(draw_photograph(300 + i, 160, 160), np.float32) for i in range(8))
-            feeds = ({"image": picture.transpose(2, 0, 1)[None].copy()} for picture in pictures)
-            ranges = observers.observe(source, view.quantized_tensors(), feeds, "minmax", threads=1)
-            writer.write(source, plan.make_plan(view, ranges, "minmax"), path)
+            calibrated(pivot(head, opset), detector, head).write(path)
         return path
 
     return write
@@ -123,3 +120,18 @@ def make_job(detector: Detector, pivot: Callable[..., Path], qdq: Callable[..., 
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def one_step() -> ModuleType:
+    """The package `one_step` beside this file, which test modules cannot import."""
+    folder = Path(__file__).parent / "one_step"
+    spec = importlib.util.spec_from_file_location(
+        "one_step", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its parts import one another by this name
+    spec.loader.exec_module(module)
+    return module
