@@ -41,9 +41,9 @@ def export(
         sizes: `HEIGHTxWIDTH`, pixels.
         out: folder for what passed.
         progress: shown what is going on.
-        **options: the other options of `facex export` by name: `calib`, `images`, `ground_truth`, `head`, `threads`,
-            `opset`, `deployment_target`, `max_size_mb`, `max_latency_ms`; `limits` as texts like
-            `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`, `channel_order`,
+        **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`, `images`,
+            `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `max_size_mb`, `max_latency_ms`; `limits` as
+            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`, `channel_order`,
             `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
@@ -136,7 +136,7 @@ class _Options:
     """Keyword options of the functions above, as the recipe wants them; what is left over is unknown."""
 
     PLAIN = {  # noqa: RUF012 - a constant
-        "export": ("calib", "images", "ground_truth", "head", "threads"),
+        "export": ("calib", "int8_effort", "int8_steps", "seed", "images", "ground_truth", "head", "threads"),
         "check": ("images", "ground_truth", "precision", "threads"),
         "bench": ("precision", "threads", "warmup", "runs"),
     }
@@ -205,9 +205,9 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Head, Precision
+        from facex.types import Effort, Head, Precision
 
-        kinds = {"head": Head, "precision": Precision}
+        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort}
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:
             value = self._left.pop(name, None)
@@ -215,9 +215,9 @@ class _Options:
                 continue
             if name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "warmup", "runs"):
+            elif name not in ("threads", "warmup", "runs", "int8_steps", "seed"):
                 value = Path(value)
-            taken[name] = value
+            taken[name.removeprefix("int8_")] = value
         if self._left:
             raise UsageError(f"unknown option {', '.join(sorted(self._left))}")
         return taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import signal
@@ -18,7 +19,9 @@ import click
 from facex import __version__, config, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
+    DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
+    DEFAULT_STEPS,
     DEPLOYMENT_TARGETS,
     MAX_THREADS,
     OPSETS,
@@ -30,10 +33,21 @@ from facex.recipe import (
     parse_numbers,
     parse_size,
 )
-from facex.types import ChannelOrder, ContractOptions, ExportOptions, Head, Precision, as_plain
+from facex.types import (
+    ChannelOrder,
+    ContractOptions,
+    Effort,
+    ExportOptions,
+    FileFacts,
+    Head,
+    KernelFacts,
+    Precision,
+    as_plain,
+)
 
 if TYPE_CHECKING:
     from facex.manifest import Manifest
+    from facex.types import Artifact
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,18 +134,26 @@ contract_options = _stacked(
         "--landmarks", type=click.IntRange(1), help="Landmark points; follow from the checkpoint and must agree."
     ),
 )
+limit_option = click.option(
+    "--limit",
+    "limits",
+    type=LIMIT,
+    multiple=True,
+    help="Replace a default limit, e.g. matched_f1=0.98 or w8a8.landmark_nme_mean=0.02; repeatable.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=min(2, os.cpu_count() or 1),
+    show_default=True,
+    help="Threads of every runtime.",
+)
 evidence_options = _stacked(
     click.option("--images", type=PATH, help="Folder of photographs for parity; none of them may be in --calib."),
     click.option(
         "--ground-truth", type=PATH, help="gt.json beside those photographs: adds average precision and its drop."
     ),
-    click.option(
-        "--limit",
-        "limits",
-        type=LIMIT,
-        multiple=True,
-        help="Replace a default limit, e.g. matched_f1=0.98 or w8a8.landmark_nme_mean=0.02; repeatable.",
-    ),
+    limit_option,
     click.option("--min-f1", type=_limit_on("matched_f1"), help="Short for --limit matched_f1=NUMBER."),
     click.option("--max-nme", type=_limit_on("landmark_nme_mean"), help="Short for --limit landmark_nme_mean=NUMBER."),
 )
@@ -140,13 +162,7 @@ budget_options = _stacked(
     click.option(
         "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
     ),
-    click.option(
-        "--threads",
-        type=click.IntRange(1, MAX_THREADS),
-        default=min(2, os.cpu_count() or 1),
-        show_default=True,
-        help="Threads of every runtime.",
-    ),
+    threads_option,
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the manifest's words, nothing else.")
 
@@ -233,7 +249,24 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     show_default=True,
     help="Boxes in input pixels, or the network's own tensors.",
 )
-@click.option("--calib", type=PATH, help="Folder of calibration photographs, for w8a8.")
+@click.option("--calib", type=PATH, help="Folder of calibration photographs, for w8a8; with faces, unlabelled.")
+@click.option(
+    "--int8-effort",
+    "effort",
+    type=click.Choice(list(map(str, Effort))),
+    default=str(DEFAULT_EFFORT),
+    show_default=True,
+    help="For w8a8: statistics and algebra (fast), learning as well (best), or what converters do (minmax).",
+)
+@click.option(
+    "--int8-steps",
+    "steps",
+    type=click.IntRange(1),
+    default=DEFAULT_STEPS,
+    show_default=True,
+    help="Steps of learning with --int8-effort best.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is random in calibration.")
 @evidence_options
 @contract_options
 @budget_options
@@ -275,6 +308,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
         precisions=tuple(map(Precision, values.pop("precisions"))),
         sizes=tuple(values.pop("sizes")),
         head=Head(values.pop("head")),
+        effort=Effort(values.pop("effort")),
         contract=_contract(values),
         limits=_limits(values),
         budget=_budget(values),
@@ -374,7 +408,10 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")
 @json_option
 def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> int:
-    """Show what ARTIFACTS, or all those of one manifest.json, say of themselves, without running them.
+    """Show what ARTIFACTS, or all those of one manifest.json, say of themselves.
+
+    A TFLite file is also run, for about two seconds, to tell which operators the XNNPACK delegate leaves to reference
+    kernels, and their share of the time on this host.
 
     \b
     Examples:
@@ -384,13 +421,15 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
     from facex import checking
 
     opened, record = checking.find(artifacts, Precision(precision) if precision else None)
-    described = [(o.artifact(o.recorded.runtime if o.recorded else None), o.facts) for o in opened]
-    listed = [
-        {**as_plain(a), **{k: as_plain(v) for k, v in vars(f).items() if k not in ("inputs", "outputs")}}
-        for a, f in described
-    ]
+    described = []
+    with _progress() as progress:
+        for o in opened:
+            progress.start(f"inspecting {o.subject.name}")
+            artifact = o.artifact(o.recorded.runtime if o.recorded else None)
+            described.append((artifact, o.facts, exporters.kernels(o.subject.target, o.subject.path)))
     with _printing():
         if as_json:
+            listed = [_inspected(*each) for each in described]
             plain = {"artifacts": listed, "manifest": as_plain(record) if record else None}
             click.echo(_json(plain, 0), nl=False)
         else:
@@ -398,6 +437,47 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 
             listing.facts(described, record, _console())
     return 0
+
+
+@cli.command("debug-int8")
+@click.argument("artifact", type=PATH)
+@click.option("--images", type=PATH, required=True, help="Folder of photographs to run.")
+@click.option(
+    "--photographs",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="How many of them, evenly spaced over the folder.",
+)
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table.")
+@limit_option
+@threads_option
+@json_option
+def debug_int8(artifact: Path, top: int, as_json: bool, **values: Any) -> int:
+    """Show what 8 bits do to every tensor of ARTIFACT, a w8a8 ONNX file, and what each costs the head.
+
+    Each tensor is compared with the float one, and put on its grid alone to see what the head loses. Other targets
+    share the quantization plan of the .onnx of the same export: for them only the lint is shown.
+
+    \b
+    Examples:
+      facex debug-int8 build/model_640x640_w8a8.onnx --images photos/
+      facex debug-int8 build/model_640x640_w8a8.onnx --images photos/ --photographs 64 --top 40
+    """  # noqa: D301 - click wants the character itself
+    from facex import debugging
+
+    with _progress() as progress:
+        found = debugging.debug(artifact, progress=progress, **values)
+    code = found.exit_code if found.insight is not None else EXIT_INPUT
+    with _printing():
+        if as_json:
+            click.echo(_json(found.plain(), code), nl=False)
+        else:
+            from facex.report import listing
+
+            listing.debugged(found, top, _console())
+    found.refuse_unread()
+    return code
 
 
 @cli.command()
@@ -429,6 +509,13 @@ def doctor(targets: Sequence[str], as_json: bool) -> int:
 
             listing.health(health, _console())
     return code
+
+
+def _inspected(artifact: Artifact, facts: FileFacts, kernels: KernelFacts | None) -> dict[str, Any]:
+    """One entry of `inspect --json`: keys of the artifact, of its file and of its kernels, null where nobody asked."""
+    said = {key: as_plain(value) for key, value in vars(facts).items() if key not in ("inputs", "outputs")}
+    unasked = dict.fromkeys(field.name for field in dataclasses.fields(KernelFacts))
+    return {**as_plain(artifact), **said, **(as_plain(kernels) if kernels is not None else unasked)}
 
 
 @contextlib.contextmanager

@@ -23,13 +23,10 @@ from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, Tar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from facex.reference.detector import Detector
     from facex.reference.photographs import Photograph
 
 REPORTS = ("report.json", "junit.xml")
 CALIBRATED = frozenset({Precision.W8A8})
-CALIBRATION_METHOD = "minmax"
-FEW_PHOTOGRAPHS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +140,7 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
     """
     out, clock = planned.recipe.out, Clock(progress)
     with clock("read", f"reading {planned.recipe.checkpoint.name}", named=False):
-        evidence, calib = _read(planned, clock.progress)
+        evidence, calib = _read(planned)
     with workspace.building(out) as build:
         record = _build(build, planned, evidence, calib, clock)
         result = Result(manifest=record, timings_s=dict(clock.timings_s))
@@ -152,7 +149,7 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
     return result
 
 
-def _read(planned: Plan, progress: Progress) -> tuple[Evidence, list[Photograph]]:
+def _read(planned: Plan) -> tuple[Evidence, list[Photograph]]:
     """Everything a run reads, validated before anything is written."""
     from facex.parity import ground_truth, limits
     from facex.reference import detector, photographs
@@ -167,8 +164,6 @@ def _read(planned: Plan, progress: Progress) -> tuple[Evidence, list[Photograph]
     found = photographs.find(recipe.calib, option="--calib") if recipe.calib else []
     calib = found if needs_calibration else []
     refuse_overlap([p.sha256 for p in calib], images)
-    if needs_calibration and len(calib) < FEW_PHOTOGRAPHS:
-        progress.warn(f"--calib {recipe.calib}: {len(calib)} photographs are few; {FEW_PHOTOGRAPHS} or more are better")
     truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
     for name in planned.targets:
         target = exporters.info(name)
@@ -200,8 +195,11 @@ def refuse_overlap(calibrated: Iterable[str], images: Sequence[Photograph]) -> N
 def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], clock: Clock) -> Manifest:
     recipe = planned.recipe
     facts: dict[str, FileFacts] = {}
+    calibration: Calibration | None = None
     for size in dict.fromkeys(step.size for step in planned.steps):
-        facts.update(_export_size(work, planned, evidence.detector, calib, size, clock))
+        written, calibrated = _export_size(work, planned, evidence, calib, size, clock)
+        facts.update(written)
+        calibration = calibration or calibrated
     subjects = [
         Subject(
             name=step.file_name,
@@ -224,7 +222,7 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
             contract=detector.contract,
             assumed=detector.assumed,
         ),
-        calibration=_calibration(calib),
+        calibration=calibration,
         evaluation=evaluation_of(evidence.photographs, examination),
         artifacts=artifacts,
         findings=(*examination.findings, *examination.budget_findings(artifacts, recipe.budget)),
@@ -251,74 +249,48 @@ def _not_the_users(*names: str) -> Iterator[None]:
         raise failure from error
 
 
-def _calibration(calib: list[Photograph]) -> Calibration | None:
-    if not calib:
-        return None
-    sums = [p.sha256 for p in calib]
-    return Calibration(
-        count=len(sums),
-        digest=manifest.digest_of(sums),
-        method=CALIBRATION_METHOD,
-        sha256=tuple(sorted(set(sums))),
-    )
-
-
 def _export_size(
-    work: Path, planned: Plan, detector: Detector, calib: list[Photograph], size: Size, clock: Clock
-) -> dict[str, FileFacts]:
+    work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], size: Size, clock: Clock
+) -> tuple[dict[str, FileFacts], Calibration | None]:
     """Pivot, quantization plan, and every artifact of one input size."""
+    from facex import quantizing
     from facex.exporters import _pivot
 
     recipe = planned.recipe
     steps = [step for step in planned.steps if step.size == size]
-    pivot, qdq = work / f"pivot_{size}.onnx", None
+    pivot = work / f"pivot_{size}.onnx"
     with clock("trace", f"tracing and simplifying at {size}"):
-        _pivot.write(detector, size, recipe.head, recipe.options.opset, pivot)
+        _pivot.write(evidence.detector, size, recipe.head, recipe.options.opset, pivot)
+    quantized = None
     if any(step.precision in CALIBRATED for step in steps):
-        qdq = work / f"pivot_{size}_qdq.onnx"
-        with clock("calibrate", f"calibrating at {size}", len(calib)):
-            _calibrate(pivot, qdq, recipe, detector, calib, size, clock.progress)
+        quantized = quantizing.quantize(pivot, recipe, evidence, calib, size, clock)
     facts = {}
     for step in steps:
-        target = exporters.load(step.target)
         job = exporters.Job(
             path=work / step.file_name,
             precision=step.precision,
             head=recipe.head,
             size=size,
-            detector=detector,
+            detector=evidence.detector,
             pivot=pivot,
-            qdq=qdq,
+            qdq=quantized.qdq if quantized else None,
             options=recipe.options,
         )
-        with clock(f"export {step.target}", f"writing {step.file_name}"):
-            target.export(job)
-            with _not_the_users(step.file_name):
-                facts[step.file_name] = target.describe(job.path)
-            exporters.verify(job, target.INFO, facts[step.file_name])
+        facts[step.file_name] = _written(step, job, clock)
+        if quantized and quantized.integer_qdq and step.precision in CALIBRATED:
+            quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
+    return facts, quantized.record if quantized else None
+
+
+def _written(step: Step, job: exporters.Job, clock: Clock) -> FileFacts:
+    """Export one artifact, and hold what it says of itself against what was asked."""
+    target = exporters.load(step.target)
+    with clock(f"export {step.target}", f"writing {step.file_name}"):
+        target.export(job)
+        with _not_the_users(step.file_name):
+            facts: FileFacts = target.describe(job.path)
+        exporters.verify(job, target.INFO, facts)
     return facts
-
-
-def _calibrate(
-    pivot: Path, qdq: Path, recipe: Recipe, detector: Detector, calib: list[Photograph], size: Size, progress: Progress
-) -> None:
-    import numpy as np
-    import onnx
-
-    from facex.calibration import graph, images, observers, plan
-    from facex.calibration import qdq as writer
-
-    view = graph.Graph(onnx.load(str(pivot)))
-    pixels = images.pixels(calib, size, detector.contract.mean_rgb)
-    ranges = observers.observe(
-        pivot,
-        view.quantized_tensors(),
-        ({"image": p.transpose(0, 3, 1, 2).astype(np.float32)} for p in pixels),
-        CALIBRATION_METHOD,
-        threads=recipe.threads,
-        on_photograph=progress.advance,
-    )
-    writer.write(pivot, plan.make_plan(view, ranges, CALIBRATION_METHOD), qdq)
 
 
 def _demoted(artifact: Artifact, record: Manifest) -> Artifact:

@@ -25,6 +25,10 @@ class Progress(Protocol):
         """Something the user should know and that does not stop the run."""
         ...
 
+    def say(self, text: str) -> None:
+        """A result on the way that is worth a line."""
+        ...
+
 
 class Silent:
     """Progress for callers that want none; warnings are kept for the caller to read."""
@@ -41,6 +45,9 @@ class Silent:
     def warn(self, text: str) -> None:
         """Keep it."""
         self.warnings.append(text)
+
+    def say(self, text: str) -> None:
+        """Nothing to show."""
 
 
 class Clock:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facex.errors import UsageError
-from facex.types import ContractOptions, ExportOptions, Head, Limit, Precision, Size
+from facex.types import ContractOptions, Effort, ExportOptions, Head, Limit, Precision, Size
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 OPSETS = range(13, 21)
 MAX_THREADS = 128
 DEFAULT_SIZE = Size(height=640, width=640)
+DEFAULT_EFFORT = Effort.BEST
+DEFAULT_STEPS = 1000
 DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target="iOS16")
 
 
@@ -53,6 +55,9 @@ class Recipe:
         sizes: of the input; one artifact for each.
         contract: what the user states of the detector.
         calib: folder of calibration photographs, or None.
+        effort: how hard calibration tries.
+        steps: of learning, with `Effort.BEST`.
+        seed: of everything random in calibration.
         images: folder of photographs for parity, or None.
         ground_truth: `gt.json` for average precision, or None.
         out: folder that receives what passed.
@@ -68,6 +73,9 @@ class Recipe:
     sizes: tuple[Size, ...] = (DEFAULT_SIZE,)
     contract: ContractOptions = field(default_factory=ContractOptions)
     calib: Path | None = None
+    effort: Effort = DEFAULT_EFFORT
+    steps: int = DEFAULT_STEPS
+    seed: int = 0
     images: Path | None = None
     ground_truth: Path | None = None
     out: Path = Path("build")
@@ -90,6 +98,10 @@ class Recipe:
                 f"--deployment-target {self.options.deployment_target}: unknown",
                 hint=f"choose from {', '.join(DEPLOYMENT_TARGETS)}",
             )
+        if self.steps < 1:
+            raise UsageError(f"--int8-steps {self.steps}: must be 1 or more")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: must be 0 or more")
         if not self.sizes:
             raise UsageError("--size: give at least one")
         check_ground_truth(self.ground_truth, self.images)

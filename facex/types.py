@@ -36,6 +36,14 @@ class Precision(_Word):
     W8A8 = "w8a8"
 
 
+class Effort(_Word):
+    """How hard calibration tries: plain extremes, statistics and algebra, or learning as well."""
+
+    MINMAX = "minmax"
+    FAST = "fast"
+    BEST = "best"
+
+
 class Head(_Word):
     """What an artifact returns: decoded boxes in input pixels, or the network's own tensors."""
 
@@ -158,6 +166,51 @@ class FloatIsland:
     macs: int
 
 
+class HeadUnit(_Word):
+    """What one unit of a head tensor is."""
+
+    LOGIT = "logit"
+    SCORE = "score"
+    OFFSET = "offset"
+    PIXEL = "px"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadTensor:
+    """An 8-bit tensor that the arithmetic of the head starts from.
+
+    Attributes:
+        name: in the file.
+        output: name of the output that it leads to.
+        unit: of its values: background and face logits, scores, offsets in units of the prior, or input pixels.
+        step: what one 8-bit step is worth, in that unit.
+    """
+
+    name: str
+    output: str
+    unit: HeadUnit
+    step: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationFacts:
+    """What a file with 8-bit activations does with its integers.
+
+    Attributes:
+        head_tensors: one for every output that an 8-bit tensor leads to without a convolution in between.
+        requantizations: 8-bit tensors before the last convolution that are dequantized and quantized again.
+        unasked_floats: multiply-accumulate operators in float that the file does not list as left so on purpose.
+        constant_weights: weight tensors of which all values are the same.
+        dead_channels: output channels whose weights are all zero.
+    """
+
+    head_tensors: tuple[HeadTensor, ...]
+    requantizations: tuple[str, ...]
+    unasked_floats: int
+    constant_weights: tuple[str, ...]
+    dead_channels: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """What a target reads from one of its own files, without running it.
@@ -169,6 +222,7 @@ class FileFacts:
         float_islands: the others, in an artifact that has any integer ones.
         minimum_runtime: oldest runtime that can load the file.
         metadata: text that the file carries about itself.
+        quantization: what it does with 8-bit activations; None where it has none.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -179,11 +233,40 @@ class FileFacts:
     float_islands: tuple[FloatIsland, ...]
     minimum_runtime: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    quantization: QuantizationFacts | None = None
 
     @property
     def integer_mac_fraction(self) -> float:
         """Share of the multiply-accumulates that runs on integers, 0-1."""
         return self.integer_macs / self.macs if self.macs else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceKernel:
+    """An operator that the runtime's fast delegate leaves to a built-in kernel.
+
+    Attributes:
+        name: of its first output.
+        share_of_time: of one inference, 0-1; None where it could not be timed.
+    """
+
+    operator: str
+    name: str
+    share_of_time: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelFacts:
+    """Which kernels run an artifact on this host, measured; keys as `inspect --json` gives them.
+
+    Attributes:
+        reference_kernels: operators on built-in kernels, in the order of the file; None where that is unknown.
+        reference_kernels_method: one line: whose partition it is and how the shares were measured, or why nothing
+            is known.
+    """
+
+    reference_kernels: tuple[ReferenceKernel, ...] | None
+    reference_kernels_method: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The folder below `--out` where a run builds, and the promotion of what it built: all of it or nothing.
 
 In `out/facex-work`, `.facex` says that the folder is facex's; `*.failed` is what did not pass in the last run that
-finished; `build-<process>-…/` is what a run is building, and stays behind only when it is killed; `replaced-…/` is what
-the promotion under way replaces.
+finished; `build-<process>-…/` is what a run is building, and stays behind only when it is killed; `reconstruct-…` is
+how far an interrupted run came, for the next one; `replaced-…/` is what the promotion under way replaces.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from facex.types import FAILED_SUFFIX
 
 FOLDER = "facex-work"
 MARKER = ".facex"
+STATE_PREFIX = "reconstruct-"
+"""Files in which long work that was interrupted waits to be gone on with."""
 
 
 def check_folder(out: Path) -> None:
@@ -119,6 +121,8 @@ def promote(moves: Sequence[tuple[Path, Path]], out: Path) -> None:
         _put_back(moves, kept, aside, error)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+    for state in work.glob(f"{STATE_PREFIX}*"):
+        state.unlink(missing_ok=True)
     promoted = {destination for _, destination in moves}
     for path in work.glob(f"*{FAILED_SUFFIX}"):
         if path not in promoted:

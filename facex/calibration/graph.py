@@ -75,6 +75,35 @@ class Graph:
         """Every tensor that a trunk node computes."""
         return {name for node in self.trunk for name in node.output}
 
+    @cached_property
+    def heads(self) -> list[str]:
+        """The trunk's results: tensors that it computes and only the arithmetic after it reads, in order."""
+        inside = {id(node) for node in self.trunk}
+        given = {o.name for o in self.model.graph.output}
+        return [
+            name
+            for node in self.trunk
+            for name in node.output
+            if name in given or any(id(follower) not in inside for follower in self.consumers.get(name, []))
+        ]
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> its static shape, as shape inference finds it."""
+        import onnx
+
+        inferred = onnx.shape_inference.infer_shapes(self.model, strict_mode=True).graph
+        return {
+            value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+            for value in (*inferred.value_info, *inferred.input, *inferred.output)
+        }
+
+    def only_consumer(self, name: str) -> Any | None:
+        """The one node that reads a tensor; None when several do, or the caller of the model does."""
+        followers = self.consumers.get(name, [])
+        given = any(o.name == name for o in self.model.graph.output)
+        return followers[0] if len(followers) == 1 and not given else None
+
     def activations(self, node: Any) -> list[str]:
         """The inputs of a node that are computed, not constant."""
         return [name for name in node.input if name and name not in self.constants]
@@ -110,6 +139,13 @@ class Graph:
             for name in merged:
                 group_of[name] = merged
         return list({id(group): group for group in group_of.values()}.values())
+
+
+def attribute(node: Any, name: str, default: Any) -> Any:
+    """An attribute of a node as a Python value."""
+    from onnx import helper
+
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def macs(node: Any, data_shape: tuple[int, ...], weight_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:

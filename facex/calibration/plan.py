@@ -40,10 +40,17 @@ class Affine:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationPlan:
-    """Activation tensor -> its integers; weights follow from the float model by `quantize_weight`."""
+    """What becomes an integer, and which one.
+
+    Attributes:
+        activations: tensor -> its grid; weights follow from the float model by `quantize_weight`.
+        method: how the grids were chosen.
+        floats: outputs of trunk nodes that are left in float.
+    """
 
     activations: Mapping[str, Affine]
     method: str
+    floats: frozenset[str] = frozenset()
 
 
 def affine(low: float, high: float) -> Affine:
@@ -70,6 +77,27 @@ def make_plan(graph: Graph, ranges: Mapping[str, tuple[float, float]], method: s
         activations.update(dict.fromkeys(group, grid))
     ordered = {name: activations[name] for name in graph.quantized_tensors()}
     return QuantizationPlan(activations=ordered, method=method)
+
+
+def without(plan: QuantizationPlan, graph: Graph, floats: frozenset[str]) -> QuantizationPlan:
+    """The plan with some nodes of the trunk left in float: tensors that only they touch lose their grids.
+
+    Args:
+        plan: of the whole trunk.
+        graph: that it is a plan of.
+        floats: outputs of the nodes, besides those that the plan leaves in float already. The image keeps its grid, so
+            that it still enters as uint8.
+    """
+    floats |= plan.floats
+    images = {i.name for i in graph.model.graph.input}
+
+    def touched(name: str) -> bool:
+        producer = graph.producer.get(name)
+        nodes = [n for n in graph.consumers.get(name, []) if n.output[0] in graph.trunk_tensors]
+        return any(n.output[0] not in floats for n in (*nodes, *([producer] if producer is not None else [])))
+
+    kept = {name: grid for name, grid in plan.activations.items() if name in images or touched(name)}
+    return QuantizationPlan(activations=kept, method=plan.method, floats=floats)
 
 
 def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -5,6 +5,7 @@ Before: x -> Conv(w, b) -> y. After: x -> Q -> DQ -> Conv(DQ(w8), DQ(b32)) -> y 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from facex.calibration.graph import MAC_OPERATORS, Graph
 from facex.calibration.plan import Affine, QuantizationPlan, affine, quantize_bias, quantize_weight
 from facex.errors import UnsupportedOperatorError
 
+FLOAT_OPERATORS = "facex.float_operators"
+"""Metadata of a model in which operators were left in float on purpose: a JSON list of their outputs."""
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul"})
 
 
@@ -71,9 +74,10 @@ class _Writer:
         return f"{name}_dq"
 
     def operand(self, node: Any, index: int) -> str:
-        """A constant operand of an elementwise operator on the grid that the kernels give it."""
+        """A constant operand on the grid that the kernels give it: its own, or that of its concatenation."""
         value = self.graph.constants[node.input[index]]
-        grid = affine(float(value.min()), float(value.max()))
+        own = affine(float(value.min()), float(value.max()))
+        grid = self.plan.activations[node.output[0]] if node.op_type == "Concat" else own
         quantized = np.clip(np.rint(value / grid.scale) + grid.zero_point, -128, 127).astype(np.int8)
         name = f"{node.output[0]}_operand{index}"
         return self.dequantized(name, quantized, np.float32(grid.scale), grid.zero_point)
@@ -86,18 +90,18 @@ class _Writer:
         for i, name in enumerate(node.input):
             if name in self.plan.activations:
                 copy.input[i] = f"{name}_dq"
-        trunk = node.output[0] in self.graph.trunk_tensors
+        trunk = node.output[0] in self.graph.trunk_tensors and node.output[0] not in self.plan.floats
         if trunk and node.op_type in MAC_OPERATORS:
             copy.input[1 : len(node.input)] = self.weights(node)
-        elif trunk and node.op_type in ELEMENTWISE:
+        elif trunk and (node.op_type in ELEMENTWISE or node.op_type == "Concat"):
             for i, name in enumerate(node.input):
                 if name in self.graph.constants:
                     copy.input[i] = self.operand(node, i)
         self.nodes.append(copy)
 
 
-def write(model_path: Path, plan: QuantizationPlan, path: Path) -> None:
-    """The float model at `model_path` with the plan applied, to `path`.
+def write(model: Any, plan: QuantizationPlan, path: Path) -> None:
+    """The float model with the plan applied, to `path`; the model itself is used up.
 
     The head's arithmetic stays in float, after one DequantizeLinear per head convolution.
 
@@ -107,7 +111,6 @@ def write(model_path: Path, plan: QuantizationPlan, path: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(str(model_path))
     writer = _Writer(Graph(model), plan)
     for given in model.graph.input:
         if given.name in plan.activations:
@@ -123,5 +126,8 @@ def write(model_path: Path, plan: QuantizationPlan, path: Path) -> None:
     del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
     model.graph.node.extend(writer.nodes)
     model.graph.initializer.extend([*kept, *added])
+    if plan.floats:
+        left = [n.output[0] for n in writer.graph.trunk if n.op_type in MAC_OPERATORS and n.output[0] in plan.floats]
+        model.metadata_props.add(key=FLOAT_OPERATORS, value=json.dumps(left))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))

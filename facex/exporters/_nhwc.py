@@ -19,6 +19,8 @@ from onnx import numpy_helper
 from facex.errors import UnsupportedOperatorError
 
 CHANNELS_LAST = (0, 2, 3, 1)
+PASSED_ON = frozenset({"Concat", "Identity", "Relu", "Reshape", "Resize", "Transpose"})
+"""Operators through which the converter carries a grid back to the convolution before them, or which it fuses."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,17 @@ class Node:
 
 
 class Scope:
-    """Values, constants, and scale and zero point of quantized tensors by ONNX name, while a graph is being lowered."""
+    """Values, constants, and scale and zero point of quantized tensors by ONNX name, while a graph is being lowered.
+
+    `dequantized` are the results of DequantizeLinear; `islands` what float convolutions make of them.
+    """
 
     def __init__(self, constants: dict[str, np.ndarray]) -> None:
         self.constants = constants
         self.values: dict[str, Value] = {}
         self.grids: dict[str, tuple[float, int]] = {}
+        self.dequantized: set[str] = set()
+        self.islands: set[str] = set()
 
     def value(self, name: str) -> Value:
         """An activation, or a constant lifted to one."""
@@ -95,9 +102,23 @@ def lower(model: onnx.ModelProto, *, quantized: bool) -> Callable[..., dict[str,
             result = OPERATORS[node.operator](node, scope)
             if result is not None:
                 scope.values[node.outputs[0]] = result
+            _note_island(node, scope)
         return {o.name: tf.identity(scope.value(o.name).natural(), name=o.name) for o in graph.output}
 
     return function
+
+
+def _note_island(node: Node, scope: Scope) -> None:
+    """Keep `Scope.dequantized` and `Scope.islands` up to date."""
+    output = node.outputs[0]
+    if node.operator == "DequantizeLinear":
+        scope.dequantized.add(output)
+    elif node.operator == "Conv":
+        data, weight = (name in scope.dequantized for name in node.inputs[:2])
+        if data and not weight:
+            scope.islands.add(output)
+    elif node.operator in PASSED_ON and not scope.islands.isdisjoint(node.inputs):
+        scope.islands.add(output)
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -214,10 +235,15 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Node, Scope], Valu
 
 
 def _concat(node: Node, scope: Scope) -> Value:
+    """In the axis order of the first activation, so that a constant beside it costs no transpose at run time."""
     operands = [scope.value(name) for name in node.inputs]
-    order = operands[0].order
-    tensors = [v.tensor if v.order == order else tf.transpose(v.natural(), order) for v in operands]
+    order = next((scope.values[name].order for name in node.inputs if name in scope.values), operands[0].order)
+    tensors = [v.tensor if v.order == order else _reordered(v, order) for v in operands]
     return Value(tf.concat(tensors, axis=order.index(node.attributes["axis"] % len(order))), order)
+
+
+def _reordered(value: Value, order: tuple[int, ...]) -> Any:
+    return tf.transpose(value.natural(), order)
 
 
 def _resize(node: Node, scope: Scope) -> Value:
@@ -318,8 +344,14 @@ def _constant(node: Node, scope: Scope) -> None:
 
 
 def _quantize_linear(node: Node, scope: Scope) -> Value:
-    """Activations only: the integer grid becomes a fake quantization, which the TFLite converter takes for its own."""
+    """Activations only: the integer grid becomes a fake quantization, which the TFLite converter takes for its own.
+
+    A convolution between two of them becomes an integer one, whatever its weights. One that is to stay in float is
+    parted from the second by a LeakyReLU of slope 1, which changes nothing and which the converter cannot see through.
+    """
     value = scope.value(node.inputs[0])
+    if node.inputs[0] in scope.islands:
+        value = Value(tf.nn.leaky_relu(value.tensor, alpha=1.0), value.order)
     scale, zero = scope.constant(node, 1), scope.constant(node, 2, np.uint8(0))
     if scale.ndim or zero.dtype not in (np.int8, np.uint8):
         raise _refuse(node, "anything but one 8-bit scale for an activation")

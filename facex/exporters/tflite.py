@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facex.exporters._quiet import quiet
-from facex.types import FileFacts, Precision, Session, TargetInfo
+from facex.types import FileFacts, KernelFacts, Precision, Session, TargetInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
@@ -28,7 +28,7 @@ def export(job: Job) -> None:
     """Convert the pivot (fp32, fp16) or its quantized form (w8a8), name its tensors and save."""
     with quiet():
         import tensorflow as tf
-    from facex.exporters import _litert, _nhwc, _pivot
+    from facex.exporters import _litert, _nhwc
     from facex.exporters._rewrites import output_names
 
     quantized = job.precision is Precision.W8A8
@@ -46,7 +46,7 @@ def export(job: Job) -> None:
     with quiet():
         concrete = tf.function(ordered, input_signature=[image]).get_concrete_function()
         flatbuffer = _converter(tf, concrete, job.precision).convert()
-    job.path.write_bytes(_litert.finish(flatbuffer, outputs, _pivot.metadata(job.detector, job.head)))
+    job.path.write_bytes(_litert.finish(flatbuffer, outputs, {p.key: p.value for p in model.metadata_props}))
 
 
 def _converter(tf: Any, concrete: Any, precision: Precision) -> Any:
@@ -66,6 +66,13 @@ def describe(path: Path) -> FileFacts:
     from facex.exporters import _litert
 
     return _litert.describe(path)
+
+
+def kernels(path: Path) -> KernelFacts:
+    """See `facex.exporters._kernels.kernels`."""
+    from facex.exporters import _kernels
+
+    return _kernels.kernels(path)
 
 
 def open_session(path: Path, *, threads: int) -> Session:

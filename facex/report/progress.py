@@ -21,12 +21,22 @@ class TerminalProgress:
     def __enter__(self) -> TerminalProgress:
         """Start drawing, if there is someone to look."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
         if self._console.is_terminal:
-            text, count, time = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
-            self._bar = Progress(SpinnerColumn(), text, BarColumn(), count, time, console=self._console, transient=True)
+            text, count = TextColumn("{task.description}"), MofNCompleteColumn()
+            times = TimeElapsedColumn(), TimeRemainingColumn()
+            columns = SpinnerColumn(), text, BarColumn(), count, *times
+            self._bar = Progress(*columns, console=self._console, transient=True)
             self._bar.start()
         return self
 
@@ -55,3 +65,7 @@ class TerminalProgress:
     def warn(self, text: str) -> None:
         """Print a warning above the bar."""
         self._console.print(f"warning: {text}", style="yellow", markup=False)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, markup=False)

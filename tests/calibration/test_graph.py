@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from facex.calibration.graph import Graph, macs
+from facex.calibration.graph import Graph, attribute, macs
 
 WEIGHT = np.ones((2, 2, 1, 1), np.float32)
 
@@ -57,6 +57,56 @@ TRUNK = ["s", "c1", "r1", "c2", "l2", "c3", "a", "ra", "c4", "r4", "b", "cat", "
 def test_the_trunk_ends_with_the_last_convolutions(graph):
     assert [n.output[0] for n in graph.trunk] == TRUNK
     assert graph.trunk_tensors == set(TRUNK)
+
+
+def test_heads_are_what_the_arithmetic_after_the_trunk_reads(graph):
+    assert graph.heads == ["h1", "h2", "h3"]
+
+
+def test_a_tensor_of_the_trunk_that_the_caller_gets_is_a_head_too(onnx_model):
+    nodes = [
+        node("Conv", "image,w", "a"), node("Relu", "a", "r"), node("Conv", "r,w", "b"), node("Conv", "r,w", "y"),
+        node("Exp", "b", "z"),
+    ]  # fmt: skip
+    graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["z", "y", "r"], {"w": WEIGHT}))
+    assert graph.heads == ["r", "b", "y"]
+
+
+def test_shapes_of_everything_that_is_computed(graph):
+    computed = {n.output[0] for n in graph.nodes if n.op_type != "Constant"}
+    assert computed | {"image"} <= set(graph.shapes)
+    assert {graph.shapes[name] for name in ("image", "s", "c1", "l2", "a", "b", "h1")} == {(1, 2, 4, 4)}
+    assert graph.shapes["cat"] == (1, 4, 4, 4)
+    assert graph.shapes["t1"] == (1, 4, 4, 2)
+    assert graph.shapes["loc"] == (1, 32, 2)
+
+
+def test_the_only_consumer_is_one_node_and_not_the_caller(graph):
+    assert graph.only_consumer("c1").output[0] == "r1"
+    assert graph.only_consumer("r1") is None  # two convolutions
+    assert graph.only_consumer("loc") is None  # nobody but the caller
+    assert graph.only_consumer("image").output[0] == "s"
+
+
+def test_a_tensor_that_the_caller_reads_beside_a_node_has_no_only_consumer(onnx_model):
+    nodes = [node("Conv", "image,w", "a"), node("Relu", "a", "y")]
+    graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["y", "a"], {"w": WEIGHT}))
+    assert graph.only_consumer("a") is None
+
+
+def test_one_node_that_reads_a_tensor_twice_is_no_only_consumer(onnx_model):
+    nodes = [node("Conv", "image,w", "a"), node("Add", "a,a", "y")]
+    graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["y"], {"w": WEIGHT}))
+    assert graph.only_consumer("a") is None
+
+
+def test_attributes_as_python_values():
+    conv = node("Conv", "x,w", "y", pads=[1, 2, 3, 4], group=5, auto_pad="VALID")
+    assert attribute(conv, "pads", None) == [1, 2, 3, 4]
+    assert attribute(conv, "group", 1) == 5
+    assert attribute(conv, "auto_pad", None) == b"VALID"
+    assert attribute(conv, "strides", [1, 1]) == [1, 1]
+    assert attribute(node("LeakyRelu", "x", "y", alpha=0.25), "alpha", 0.01) == 0.25
 
 
 def test_constants_come_from_initializers_and_constant_nodes(graph):

@@ -12,7 +12,16 @@ from hypothesis.extra import numpy as npst
 from onnx import helper
 
 from facex.calibration.graph import Graph
-from facex.calibration.plan import SMALLEST_SCALE, Affine, affine, make_plan, quantize_bias, quantize_weight
+from facex.calibration.plan import (
+    SMALLEST_SCALE,
+    Affine,
+    QuantizationPlan,
+    affine,
+    make_plan,
+    quantize_bias,
+    quantize_weight,
+    without,
+)
 
 BOUND = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 HALF = 0.5 + 1e-4
@@ -92,6 +101,36 @@ def test_a_plan_takes_the_union_of_shared_ranges_and_the_whole_range_of_pixels(g
     assert plan.activations["image"] == Affine(scale=1.0, zero_point=-128)
     assert plan.activations["a"] == plan.activations["b"] == plan.activations["cat"] == affine(-3.0, 5.0)
     assert plan.activations["h"] == affine(-7.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("floats", "kept"),
+    [
+        (set(), {"image", "a", "b", "cat", "h"}),
+        ({"a"}, {"image", "a", "b", "cat", "h"}),  # the concatenation still reads it as integers
+        ({"a", "b"}, {"image", "a", "b", "cat", "h"}),
+        ({"a", "b", "cat"}, {"image", "cat", "h"}),  # the last integer convolution reads `cat`
+        ({"h"}, {"image", "a", "b", "cat"}),
+        ({"cat", "h"}, {"image", "a", "b"}),
+        ({"a", "b", "cat", "h"}, {"image"}),  # which stays uint8
+    ],
+)
+def test_what_only_float_nodes_touch_loses_its_grid(graph, floats, kept):
+    activations = {name: affine(-1.0, i + 1.0) for i, name in enumerate(graph.quantized_tensors())}
+    plan = QuantizationPlan(activations=activations, method="mse")
+    found = without(plan, graph, frozenset(floats))
+    assert found == QuantizationPlan(
+        activations={name: grid for name, grid in activations.items() if name in kept},
+        method="mse",
+        floats=frozenset(floats),
+    )
+    assert plan.floats == frozenset()
+
+
+def test_leaving_out_step_by_step_is_leaving_out_at_once(graph):
+    plan = QuantizationPlan(activations=dict.fromkeys(graph.quantized_tensors(), affine(-1.0, 1.0)), method="mse")
+    stepwise = without(without(plan, graph, frozenset({"a", "b"})), graph, frozenset({"cat"}))
+    assert stepwise == without(plan, graph, frozenset({"a", "b", "cat"}))
 
 
 FLOATS = st.floats(-1e4, 1e4, width=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from facex.calibration import qdq
 from facex.calibration.graph import Graph
-from facex.calibration.plan import QuantizationPlan, affine, make_plan
+from facex.calibration.plan import QuantizationPlan, affine, make_plan, without
 from facex.errors import UnsupportedOperatorError
 
 RESIZE = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -68,6 +69,12 @@ class Net:
     values: dict[str, np.ndarray]
 
 
+def copied(model: Any) -> Any:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def net(onnx_model: Callable[..., Any], run_onnx: Callable[..., Any], tmp_path_factory: Any) -> Net:
     folder: Path = tmp_path_factory.mktemp("qdq")
@@ -81,8 +88,7 @@ def net(onnx_model: Callable[..., Any], run_onnx: Callable[..., Any], tmp_path_f
     view = Graph(model)
     names = [name for name in view.quantized_tensors() if name != "image"]
     plan = make_plan(view, {name: (floats[name].min(), floats[name].max()) for name in names}, "minmax")
-    onnx.save(model, str(folder / "float.onnx"))
-    qdq.write(folder / "float.onnx", plan, folder / "qdq.onnx")
+    qdq.write(copied(model), plan, folder / "qdq.onnx")
     written = onnx.load(str(folder / "qdq.onnx"))
     every = onnx.ModelProto()
     every.CopyFrom(written)
@@ -235,10 +241,9 @@ def test_onnxruntime_fused_to_integers_agrees(net, run_onnx):
 def written(onnx_model: Callable[..., Any], nodes: list[Any], constants: dict[str, Any], folder: Path) -> Any:
     """A small net with a plan of -8..8 for every tensor, written and loaded again."""
     model = onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], constants)
-    onnx.save(model, str(folder / "float.onnx"))
     view = Graph(model)
     plan = QuantizationPlan(activations=dict.fromkeys(view.quantized_tensors(), affine(-8, 8)), method="minmax")
-    qdq.write(folder / "float.onnx", plan, folder / "qdq.onnx")
+    qdq.write(model, plan, folder / "qdq.onnx")
     return onnx.load(str(folder / "qdq.onnx"))
 
 
@@ -264,3 +269,93 @@ def test_what_has_no_integer_kernel_here_is_refused_by_name(onnx_model, tmp_path
     shape = (4, 4) if operator == "MatMul" else (3, 3, 1, 1)
     with pytest.raises(UnsupportedOperatorError, match=f"{operator} at '/y'"):
         written(onnx_model, [node(operator, "image,w", "y")], {"w": np.ones(shape, np.float32)}, tmp_path)
+
+
+def test_a_fully_integer_model_says_nothing_of_floats(net):
+    assert list(net.written.metadata_props) == []
+
+
+def test_constants_in_a_concatenation_lie_on_its_grid(onnx_model, run_showing, tmp_path):
+    """A strip beside the image is stored in its integers: whole grey levels exactly, others to the nearest."""
+    strip = np.broadcast_to(np.array([123, 117.25, 103.6], np.float32).reshape(1, 3, 1, 1), (1, 3, 1, 4))
+    nodes = [node("Concat", "strip,image", "cat", axis=2), node("Relu", "cat", "r"), node("Conv", "r,w", "y")]
+    const = {"strip": strip, "w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)}
+    model = onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const)
+    plan = make_plan(Graph(model), {"cat": (0.0, 255.0), "r": (0.0, 255.0), "y": (0.0, 255.0)}, "minmax")
+    assert plan.activations["cat"] == plan.activations["image"] == affine(0.0, 255.0)
+    qdq.write(model, plan, tmp_path / "qdq.onnx")
+    pixels = np.random.default_rng(2).integers(0, 256, (1, 3, 4, 4)).astype(np.float32)
+    written = onnx.load(str(tmp_path / "qdq.onnx"))
+    found = run_showing(written, {"image": pixels}, ["cat"])["cat"]
+    np.testing.assert_array_equal(found[0, :, 0], np.repeat([[123], [117], [104]], 4, axis=1))
+    np.testing.assert_array_equal(found[:, :, 1:], pixels)
+    (concat,) = (n for n in written.graph.node if n.op_type == "Concat")
+    producer = {n.output[0]: n for n in written.graph.node}
+    assert [producer[name].op_type for name in concat.input] == ["DequantizeLinear", "DequantizeLinear"]
+
+
+def test_without_a_zero_in_the_grid_of_a_constant_it_is_still_right(onnx_model, run_showing, tmp_path):
+    """The zero point of a strip is its concatenation's, whatever that is."""
+    nodes = [node("Conv", "image,w", "a"), node("Concat", "a,strip", "cat", axis=3), node("Conv", "cat,w", "y")]
+    const = {"strip": np.full((1, 3, 4, 2), -3.3, np.float32), "w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)}
+    model = onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const)
+    ranges = {"a": (-5.0, 2.0), "cat": (-5.0, 2.0), "y": (-5.0, 2.0)}
+    qdq.write(model, make_plan(Graph(model), ranges, "minmax"), tmp_path / "qdq.onnx")
+    x = {"image": np.zeros((1, 3, 4, 4), np.float32)}
+    found = run_showing(onnx.load(str(tmp_path / "qdq.onnx")), x, ["cat"])["cat"]
+    np.testing.assert_allclose(found[..., 4:], -3.3, atol=0.5 * 7 / 255 * 1.001)
+
+
+FLOATS = frozenset({"c3", "up", "c4", "cat", "r"})
+
+
+@pytest.fixture(scope="module")
+def mixed(net: Net, run_showing: Callable[..., Any], tmp_path_factory: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """The same net with two convolutions and what follows them in float, and its tensors on the same image."""
+    path = tmp_path_factory.mktemp("mixed") / "qdq.onnx"
+    qdq.write(copied(net.float_model), without(net.plan, Graph(net.float_model), FLOATS), path)
+    model = onnx.load(str(path))
+    tensors = [n.output[0] for n in model.graph.node]
+    return model, run_showing(model, net.feed, tensors)
+
+
+def test_floats_compute_with_their_own_weights(net, mixed):
+    _, values = mixed
+    const = constants()
+    grid = net.plan.activations["a"]
+    a = (values["a_q"].astype(np.float64) - grid.zero_point) * grid.scale
+    s_grid = net.plan.activations["s"]
+    s = (values["s_q"].astype(np.float64) - s_grid.zero_point) * s_grid.scale
+    c3 = convolve(a, const["w3"].astype(np.float64), None, pad=0, stride=1, groups=1)
+    c4 = convolve(s, const["w4"].astype(np.float64), const["b4"].astype(np.float64), pad=0, stride=1, groups=1)
+    np.testing.assert_allclose(values["c3"], c3, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values["c4"], c4, rtol=1e-5, atol=1e-3)
+    wanted = np.maximum(np.concatenate([c3.repeat(2, axis=2).repeat(2, axis=3), c4], axis=1), 0)
+    np.testing.assert_allclose(values["r"], wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_floats_meet_integers_over_one_pair(mixed):
+    model, values = mixed
+    quantized = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    assert quantized == {"image", "s", "r1", "c2", "l2", "a", "r", "h"}
+    assert {"c3_weight_q", "c4_weight_q"}.isdisjoint(values)
+    readers = {n.output[0]: list(n.input) for n in model.graph.node}
+    assert readers["c3"] == ["a_dq", "w3"]
+    assert readers["c4"] == ["s_dq", "w4", "b4"]
+    assert readers["h"][0] == "r_dq"
+
+
+def test_floats_are_named_in_the_metadata(mixed):
+    model, _ = mixed
+    (entry,) = model.metadata_props
+    assert entry.key == qdq.FLOAT_OPERATORS
+    assert json.loads(entry.value) == ["c3", "c4"]
+
+
+def test_everything_in_float_is_the_float_model(net, run_onnx, tmp_path):
+    graph = Graph(net.float_model)
+    plan = without(net.plan, graph, frozenset(graph.trunk_tensors))
+    assert list(plan.activations) == ["image"]
+    qdq.write(copied(net.float_model), plan, tmp_path / "qdq.onnx")
+    found = run_onnx(tmp_path / "qdq.onnx", net.feed)["y"]
+    np.testing.assert_array_equal(found, run_onnx(net.float_model, net.feed)["y"])

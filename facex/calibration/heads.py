@@ -1,0 +1,116 @@
+"""What the results of a trunk mean: which head convolution gives scores, boxes or landmarks, level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from facex.errors import BackendError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facex.calibration.graph import Graph
+
+ROLES = {
+    "boxes": "box", "loc": "box", "scores": "margin", "conf": "margin", "landmarks": "landmarks", "landm": "landmarks",
+}  # fmt: skip
+"""Output of a model -> what the head convolution behind it gives."""
+CLASSES = 2
+BACKGROUND_WEIGHT = 0.002
+"""Weight of a prior where the float network sees no face at all; a certain face weighs 1."""
+SCORE_WEIGHT = 3.0
+"""Of squared errors of the face margin, in logits."""
+LANDMARK_WEIGHT = 3.0
+"""Of squared landmark errors against squared box errors, both in units of the variance-scaled offsets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """The head of one pyramid level.
+
+    Attributes:
+        margin: tensor of background and face logits, [B, priors * 2, h, w].
+        box: tensor of box offsets, [B, priors * 4, h, w].
+        landmarks: tensor of landmark offsets, [B, priors * 2K, h, w].
+        priors: a cell.
+    """
+
+    margin: str
+    box: str
+    landmarks: str
+    priors: int
+
+    def by_prior(self, value: Tensor) -> Tensor:
+        """[B, priors * n, h, w] -> [B, priors, n, h, w]."""
+        batch, channels, height, width = value.shape
+        return value.reshape(batch, self.priors, channels // self.priors, height, width)
+
+    def face_margin(self, value: Tensor) -> Tensor:
+        """Face minus background logit, [B, priors, h, w]; its sigmoid is the score."""
+        pairs = self.by_prior(value)
+        return pairs[:, :, 1] - pairs[:, :, 0]
+
+    def weighted(
+        self, values: Mapping[str, Tensor], expected: Mapping[str, Tensor] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What counts in the head, and how much a squared error of it does.
+
+        A prior counts by the float network's face probability p there, since only priors that fire are ever read. The
+        margin also counts by p (1 - p), the slope of the score: near 0.5 it decides whether a face is found.
+
+        Args:
+            values: of the head, by tensor.
+            expected: of the float network, where `values` are not its own.
+
+        Returns:
+            Weights and values for box offsets [B, priors, 4, h, w], landmark offsets [B, priors, 2K, h, w] and face
+            margins [B, priors, h, w]. The weights of a prior are for the mean over its box's and its landmarks' values.
+        """
+        p = self.face_margin((expected or values)[self.margin]).detach().sigmoid()
+        prior = (p + BACKGROUND_WEIGHT).unsqueeze(2)
+        box, points = self.by_prior(values[self.box]), self.by_prior(values[self.landmarks])
+        doubt = p * (1 - p) + 0.1 * p + BACKGROUND_WEIGHT / 2
+        return [
+            (prior / box.shape[2], box),
+            (LANDMARK_WEIGHT * prior / points.shape[2], points),
+            (SCORE_WEIGHT * doubt, self.face_margin(values[self.margin])),
+        ]
+
+    def face_weight(self, expected: Mapping[str, Tensor]) -> Tensor:
+        """How many faces' worth of priors there are: the sum of their weights."""
+        return (self.face_margin(expected[self.margin]).sigmoid() + BACKGROUND_WEIGHT).sum()
+
+
+def levels(graph: Graph) -> list[Level]:
+    """The head of every level, finest first.
+
+    Raises:
+        BackendError: the trunk's results are not those of a detector's head.
+    """
+    by_map: dict[tuple[int, ...], dict[str, str]] = {}
+    for name in graph.heads:
+        roles = {ROLES.get(output, "") for output in _reached(graph, name)}
+        if len(roles) != 1 or "" in roles:
+            raise BackendError(f"'{name}' is not part of a detector's head: it leads to {sorted(roles)}")
+        by_map.setdefault(graph.shapes[name][2:], {})[roles.pop()] = name
+    found = []
+    for cells, tensors in sorted(by_map.items(), reverse=True):
+        if set(tensors) != {"margin", "box", "landmarks"}:
+            raise BackendError(f"the head of {cells[0]}x{cells[1]} cells gives {', '.join(sorted(tensors))} alone")
+        priors = graph.shapes[tensors["margin"]][1] // CLASSES
+        found.append(Level(**tensors, priors=priors))
+    return found
+
+
+def _reached(graph: Graph, name: str) -> set[str]:
+    """Outputs of the model that a tensor leads to."""
+    outputs = {o.name for o in graph.model.graph.output}
+    found, ahead = set(), [name]
+    while ahead:
+        current = ahead.pop()
+        if current in outputs:
+            found.add(current)
+        ahead += [output for node in graph.consumers.get(current, []) for output in node.output]
+    return found

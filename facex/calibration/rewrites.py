@@ -1,0 +1,278 @@
+"""Exact rewrites of the float ONNX model that make it quantize better, or run faster on integers.
+
+Each changes a model in place and says how often it did; the float results stay what they were, up to rounding. What
+they remove is a tensor whose range is bad for 8 bits: one step must serve numbers that differ in size or use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.calibration.graph import Graph, attribute
+
+FINEST_STRIDE = 2
+"""LeakyReLUs are split on maps at this stride or finer: that is where rounding hurts most and splitting costs least."""
+
+
+def all_exact(model: Any) -> dict[str, int]:
+    """Every rewrite of this module, in the order in which they help each other.
+
+    Returns:
+        name of the rewrite -> how many places it changed.
+    """
+    own_constants(model)
+    return {
+        "relu_before_concat": relu_before_concat(model),
+        "lossless_image": lossless_image(model),
+        "split_leaky_relu": split_leaky_relus(model),
+    }
+
+
+def own_constants(model: Any) -> None:
+    """Give every convolution of the trunk a weight and a bias of its own, so that one can change without the others."""
+    graph = Graph(model)
+    for node in (n for n in graph.trunk if n.op_type == "Conv"):
+        weight = graph.constants[node.input[1]]
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        bias = graph.constants[node.input[2]] if has_bias else np.zeros(len(weight))
+        _replace(model, [node], [_convolution(model, node, node.input[0], node.output[0], weight, bias)])
+
+
+def relu_before_concat(model: Any) -> int:
+    """Before: relu(concat(a, b)). After: concat(relu(a), relu(b)), each ReLU fused into the convolution before it.
+
+    The convolutions' outputs lose a negative range that nothing reads, and no stand-alone 8-bit ReLU is left, for which
+    XNNPACK has no kernel.
+    """
+    from onnx import helper
+
+    graph = Graph(model)
+    moved = 0
+    for relu in (n for n in graph.nodes if n.op_type == "Relu"):
+        concat = graph.producer.get(relu.input[0])
+        if concat is None or concat.op_type != "Concat" or graph.only_consumer(concat.output[0]) is None:
+            continue
+        names = [f"{relu.output[0]}_part{i}" for i in range(len(concat.input))]
+        branches = [helper.make_node("Relu", [a], [b], name=b) for a, b in zip(concat.input, names, strict=True)]
+        merged = helper.make_node(
+            "Concat", names, [relu.output[0]], name=f"{relu.output[0]}_concat", axis=attribute(concat, "axis", 1)
+        )
+        _replace(model, [concat, relu], [*branches, merged])
+        moved += 1
+    return moved
+
+
+def lossless_image(model: Any) -> int:
+    """Before: conv(pad_0(image - mean)). After: conv'(pad_mean(image)) with the mean moved into the bias of conv'.
+
+    The 0-255 image enters the convolution with a step of exactly one grey level, and there is no subtraction to round.
+    It is exact because padding the image with the mean is padding the difference with zero; only strips that the
+    convolution reads are added. A mean that is not whole is rounded in those strips alone once they are quantized.
+    """
+    graph = Graph(model)
+    (image,) = (i.name for i in model.graph.input)
+    changed = 0
+    for sub in graph.consumers.get(image, []):
+        conv = graph.only_consumer(sub.output[0])
+        if sub.op_type != "Sub" or sub.input[0] != image or sub.input[1] not in graph.constants:
+            continue
+        mean, channels = graph.constants[sub.input[1]], graph.shapes[image][1]
+        if conv is None or conv.op_type != "Conv" or attribute(conv, "group", 1) != 1 or mean.size not in (1, channels):
+            continue
+        mean = np.broadcast_to(mean, (1, channels, 1, 1))
+        weight = graph.constants[conv.input[1]].astype(np.float64)
+        bias = graph.constants[conv.input[2]] - weight.sum(axis=(2, 3)) @ mean.reshape(-1).astype(np.float64)
+        padded, strips = _strips(model, graph, image, mean, conv)
+        merged = _convolution(model, conv, padded, conv.output[0], weight, bias, pads=[0, 0, 0, 0])
+        _replace(model, [sub, conv], [*strips, merged])
+        changed += 1
+    return changed
+
+
+def _strips(model: Any, graph: Graph, image: str, mean: NDArray[np.float32], conv: Any) -> tuple[str, list[Any]]:
+    """Concatenations that add the strips of mean colour that a convolution reads beyond the image."""
+    from onnx import helper
+
+    _, channels, height, width = graph.shapes[image]
+    sides = [height, width]
+    pads = attribute(conv, "pads", [0, 0, 0, 0])
+    strides, dilations = attribute(conv, "strides", [1, 1]), attribute(conv, "dilations", [1, 1])
+    kernel, result = graph.constants[conv.input[1]].shape[2:], graph.shapes[conv.output[0]][2:]
+    name, nodes, stem = image, [], f"{conv.output[0]}_image"
+    for axis in (0, 1):
+        read = (result[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        before = pads[axis]
+        after = max(read - before - sides[axis], 0)
+        for place, thickness in (("before", before), ("after", after)):
+            if not thickness:
+                continue
+            shape = [1, channels, *sides]
+            shape[2 + axis] = thickness
+            output = stem = f"{stem}_{'yx'[axis]}{place}"
+            strip = _constant(model, f"{output}_strip", np.broadcast_to(mean, shape))
+            parts = [strip, name] if place == "before" else [name, strip]
+            nodes.append(helper.make_node("Concat", parts, [output], name=output, axis=2 + axis))
+            name = output
+            sides[axis] += thickness
+    return name, nodes
+
+
+def split_leaky_relus(model: Any, finest_stride: int = FINEST_STRIDE) -> int:
+    """Before: leaky(conv(x)). After: relu(conv(x)) - relu(-a conv(x)), where a is the slope; on the finest maps alone.
+
+    The tensor before a LeakyReLU must be stored with the step of its large negative values, which the activation then
+    shrinks. The two halves have none. Both come out of one convolution of weights [w, -a w] with a fused ReLU; a 1x1
+    convolution [I, -I] subtracts them, or, after a depthwise convolution, the pointwise one that follows does with
+    weights [W, -W]. A depthwise convolution gets its input twice from the 1x1 convolution before it.
+    """
+    done = 0
+    while (found := _next_split(Graph(model), finest_stride)) is not None:
+        leaky, conv, depthwise = found
+        graph = Graph(model)
+        if depthwise is None:
+            _split_dense(model, graph, conv, leaky, copies=1)
+            done += 1
+        else:
+            _split_depthwise(model, graph, depthwise)
+            _split_dense(model, Graph(model), conv, leaky, copies=2)
+            done += 2
+    return done
+
+
+def _next_split(graph: Graph, finest_stride: int) -> tuple[Any, Any, Any | None] | None:
+    """The first LeakyReLU to split, the dense convolution before it, and the depthwise one after it to split too."""
+    for leaky in graph.nodes:
+        if leaky.op_type != "LeakyRelu" or not _fine(graph, leaky, finest_stride):
+            continue
+        conv = graph.producer.get(leaky.input[0])
+        if conv is None or conv.op_type != "Conv" or attribute(conv, "group", 1) != 1:
+            continue
+        if graph.only_consumer(conv.output[0]) is None:
+            continue
+        follower = graph.only_consumer(leaky.output[0])
+        return leaky, conv, follower if _splits_as_pair(graph, follower, finest_stride) else None
+    return None
+
+
+def _fine(graph: Graph, node: Any, finest_stride: int) -> bool:
+    (image,) = (i.name for i in graph.model.graph.input)
+    return graph.shapes[node.output[0]][2] * finest_stride >= graph.shapes[image][2]
+
+
+def _splits_as_pair(graph: Graph, conv: Any | None, finest_stride: int) -> bool:
+    """Whether a node is depthwise, one filter a channel, and runs through a LeakyReLU into one dense convolution."""
+    if conv is None or conv.op_type != "Conv" or attribute(conv, "group", 1) != graph.shapes[conv.input[0]][1]:
+        return False
+    leaky = graph.only_consumer(conv.output[0])
+    if leaky is None or leaky.op_type != "LeakyRelu" or not _fine(graph, leaky, finest_stride):
+        return False
+    channels = graph.shapes[conv.output[0]][1]
+    pointwise = graph.only_consumer(leaky.output[0])
+    return (
+        pointwise is not None
+        and pointwise.op_type == "Conv"
+        and attribute(pointwise, "group", 1) == 1
+        and channels == graph.shapes[conv.input[0]][1]
+    )
+
+
+def _split_dense(model: Any, graph: Graph, conv: Any, leaky: Any, copies: int) -> None:
+    """`copies` repeats the result along the channels, for a depthwise convolution that was split."""
+    from onnx import helper
+
+    slope, output = attribute(leaky, "alpha", 0.01), leaky.output[0]
+    weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
+    halves = f"{output}_halves"
+    both = _convolution(
+        model, conv, conv.input[0], f"{halves}_sum", np.concatenate([weight, -slope * weight]),
+        np.concatenate([bias, -slope * bias]),
+    )  # fmt: skip
+    relu = helper.make_node("Relu", [both.output[0]], [halves], name=halves)
+    unit = np.eye(len(weight))
+    difference = np.concatenate([np.concatenate([unit, -unit], axis=1)] * copies)[:, :, None, None]
+    merge = helper.make_node("Conv", ["x", "w", "b"], [output], kernel_shape=[1, 1])
+    merged = _convolution(model, merge, halves, output, difference, np.zeros(len(difference)))
+    _replace(model, [conv, leaky], [both, relu, merged])
+
+
+def _split_depthwise(model: Any, graph: Graph, conv: Any) -> None:
+    """The depthwise convolution will read its input twice, and the pointwise one subtracts."""
+    from onnx import helper
+
+    (leaky,) = graph.consumers[conv.output[0]]
+    (pointwise,) = graph.consumers[leaky.output[0]]
+    slope, halves = attribute(leaky, "alpha", 0.01), f"{leaky.output[0]}_halves"
+    weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
+    both = _convolution(
+        model, conv, conv.input[0], f"{halves}_sum", np.concatenate([weight, -slope * weight]),
+        np.concatenate([bias, -slope * bias]), group=2 * len(weight),
+    )  # fmt: skip
+    relu = helper.make_node("Relu", [both.output[0]], [halves], name=halves)
+    mix, offset = (graph.constants[name].astype(np.float64) for name in pointwise.input[1:3])
+    mixed = _convolution(
+        model, pointwise, halves, pointwise.output[0], np.concatenate([mix, -mix], axis=1), offset
+    )  # fmt: skip
+    _replace(model, [conv, leaky, pointwise], [both, relu, mixed])
+
+
+def _convolution(
+    model: Any,
+    like: Any,
+    source: str,
+    output: str,
+    weight: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    **attributes: Any,
+) -> Any:
+    """A convolution with the attributes of another, except those given."""
+    from onnx import helper
+
+    inputs = [source, _constant(model, f"{output}_weight", weight), _constant(model, f"{output}_bias", bias)]
+    kept = {a.name: helper.get_attribute_value(a) for a in like.attribute}
+    return helper.make_node("Conv", inputs, [output], name=output, **{**kept, **attributes})
+
+
+def _constant(model: Any, name: str, value: NDArray[Any]) -> str:
+    """Add or replace an initializer, as float32."""
+    from onnx import numpy_helper
+
+    for i, tensor in enumerate(model.graph.initializer):
+        if tensor.name == name:
+            del model.graph.initializer[i]
+            break
+    model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32, order="C"), name))
+    return name
+
+
+def set_constants(model: Any, values: Mapping[str, NDArray[Any]]) -> None:
+    """Add or replace initializers, as float32."""
+    for name, value in values.items():
+        _constant(model, name, value)
+
+
+def _replace(model: Any, old: list[Any], new: list[Any]) -> None:
+    """Put `new` in the place of the last of `old`, and drop constants that nothing reads and shapes that may have changed."""
+    from onnx import NodeProto
+
+    gone = {node.output[0] for node in old}
+    kept: list[Any] = []
+    for node in model.graph.node:
+        if node.output[0] not in gone:
+            kept.append(node)
+        elif node.output[0] == old[-1].output[0]:
+            kept.extend(new)
+    copies = []
+    for node in kept:  # they are views into the list that is about to be cleared
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(copies)
+    read = {name for node in copies for name in node.input}
+    unread = [t for t in model.graph.initializer if t.name not in read]
+    for tensor in unread:
+        model.graph.initializer.remove(tensor)

@@ -1,0 +1,263 @@
+"""Find the fewest multiplications to leave in float so that a mixed file meets what the user demands of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facex.types import Head, Limit, Precision, Session, Size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facex.calibration.engine import Calibrated
+    from facex.progress import Progress
+    from facex.reference.detector import Detector
+    from facex.reference.photographs import Photograph
+    from facex.types import FloatArray
+
+F1, NME = "matched_f1", "landmark_nme_mean"
+F1_MARGIN, NME_MARGIN = 0.002, 0.97
+"""The search runs the QDQ model; other runtimes round differently, so it aims a little higher than it must."""
+RUNGS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.0)
+"""Shares of the multiply-accumulates in float that are tried first."""
+
+Metrics = Mapping[str, "float | None"]
+Evaluate = Callable[[Sequence[frozenset[str]]], Sequence[Metrics]]
+"""Sets of convolutions to leave in float -> the metrics of each mixed model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a file must reach; None demands nothing."""
+
+    min_f1: float | None
+    max_nme: float | None
+
+    def met(self, metrics: Metrics) -> bool:
+        """Whether metrics reach it with the margin; nothing measured reaches nothing."""
+        f1, nme = metrics[F1], metrics[NME]
+        enough = self.min_f1 is None or (f1 is not None and f1 >= min(self.min_f1 + F1_MARGIN, 1.0))
+        near = self.max_nme is None or (nme is not None and nme <= self.max_nme * NME_MARGIN)
+        return enough and near
+
+    def missed_by(self, metrics: Metrics) -> float:
+        """How far metrics are from it, for choosing the best of failures."""
+        f1, nme = metrics[F1], metrics[NME]
+        short = max((self.min_f1 or 0.0) - (f1 or 0.0), 0.0)
+        return short + (max((nme if nme is not None else 1.0) - self.max_nme, 0.0) if self.max_nme is not None else 0.0)
+
+
+def goal_of(limits: Sequence[Limit]) -> Goal | None:
+    """The user's demands on faces and landmarks of w8a8 files; None when there are none."""
+    asked = {limit.metric: limit.value for limit in limits if limit.precision in (None, Precision.W8A8)}
+    if not {F1, NME} & asked.keys():
+        return None
+    return Goal(min_f1=asked.get(F1), max_nme=asked.get(NME))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A convolution that may be left in float: its share of all multiply-accumulates, and how much 8 bits hurt it."""
+
+    name: str
+    share: float
+    sensitivity: float
+
+
+def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[[str], None]) -> frozenset[str]:
+    """The smallest set found, by multiply-accumulates, with which the goal is met; the best one when none meets it.
+
+    Convolutions are added in the order of sensitivity per multiply-accumulate, first in rungs, then one by one between
+    the last rung that fails and the first that holds; at the end each is tried without.
+
+    Args:
+        parts: of the trunk.
+        goal: to meet.
+        evaluate: measures mixed models, several in one go.
+        say: told every measured point.
+    """
+    order = sorted(parts, key=lambda p: p.sensitivity / max(p.share, 1e-9), reverse=True)
+    shares = {p.name: p.share for p in parts}
+    measured: dict[frozenset[str], Metrics] = {}
+
+    def measure(sets: Sequence[frozenset[str]]) -> None:
+        new = [s for s in dict.fromkeys(sets) if s not in measured]
+        for floats, metrics in zip(new, evaluate(new) if new else (), strict=True):
+            measured[floats] = metrics
+            say(f"  {_described(floats, shares)}: {_told(metrics)}{', enough' if goal.met(metrics) else ''}")
+
+    def holds(count: int) -> bool:
+        return goal.met(measured[prefix(count)])
+
+    def prefix(count: int) -> frozenset[str]:
+        return frozenset(p.name for p in order[:count])
+
+    measure([frozenset()])
+    if holds(0):
+        return frozenset()
+    low = 0
+    for high in _rungs(order):
+        measure([prefix(high)])
+        if holds(high):
+            break
+        low = high
+    else:
+        return min(measured, key=lambda s: goal.missed_by(measured[s]))
+    measure([prefix(count) for count in range(low + 1, high)])
+    best = prefix(next(count for count in range(low + 1, high + 1) if holds(count)))
+    return _pruned(best, shares, measure, lambda s: goal.met(measured[s]))
+
+
+def _rungs(order: Sequence[Part]) -> Iterator[int]:
+    """How many convolutions make up the shares of `RUNGS`, rising; at the end all of them."""
+    last = 0
+    for rung in RUNGS:
+        total, count = 0.0, 0
+        while count < len(order) and (rung >= 1 or total + order[count].share <= rung):
+            total += order[count].share
+            count += 1
+        if count > last:
+            yield count
+        last = max(last, count)
+
+
+def _pruned(
+    best: frozenset[str],
+    shares: Mapping[str, float],
+    measure: Callable[[Sequence[frozenset[str]]], None],
+    met: Callable[[frozenset[str]], bool],
+) -> frozenset[str]:
+    """Without the members that are not needed, the most expensive first."""
+    while len(best) > 1:
+        smaller = [best - {name} for name in sorted(best, key=lambda n: shares[n], reverse=True)]
+        measure(smaller)
+        best_smaller = next((s for s in smaller if met(s)), None)
+        if best_smaller is None:
+            return best
+        best = best_smaller
+    return best
+
+
+def _described(floats: frozenset[str], shares: Mapping[str, float]) -> str:
+    if not floats:
+        return "all integer"
+    return f"{len(floats)} in float, {sum(shares[n] for n in floats):.1%} of the multiplications"
+
+
+def _told(metrics: Metrics) -> str:
+    f1, nme = metrics[F1], metrics[NME]
+    return f"F1 {'-' if f1 is None else f'{f1:.4f}'}, NME {'-' if nme is None else f'{nme:.4f}'}"
+
+
+def floats_for(
+    calibrated: Calibrated,
+    goal: Goal,
+    photographs: Sequence[Photograph],
+    *,
+    detector: Detector,
+    size: Size,
+    head: Head,
+    work: Path,
+    threads: int,
+    progress: Progress,
+) -> frozenset[str]:
+    """Outputs of the nodes to leave in float so that the QDQ model meets the goal on these photographs.
+
+    Args:
+        calibrated: the quantized trunk.
+        goal: to meet.
+        photographs: to measure on.
+        detector: the reference.
+        size: of the input.
+        head: of the model.
+        work: folder for models that are tried.
+        threads: of every runtime.
+        progress: shown what is tried.
+    """
+    from facex.calibration.graph import Graph
+    from facex.calibration.units import closure, sensitivities, units
+
+    trial = _Trial(calibrated, photographs, detector, size, head, work, threads, progress)
+    relaxed = Graph(_loaded(calibrated.relaxed))
+    found = units(relaxed)
+    total = sum(unit.macs for unit in found)
+    hurt = sensitivities(relaxed, calibrated.plan, calibrated.crops, threads)
+    parts = [Part(name=u.name, share=u.macs / total, sensitivity=hurt[u.name]) for u in found]
+    chosen = search(parts, goal, trial.evaluate, progress.say)
+    if chosen:
+        shares = {p.name: p.share for p in parts}
+        progress.say(f"left in float at {size}: {_described(chosen, shares)}: {', '.join(sorted(chosen))}")
+    return closure(calibrated.graph, chosen)
+
+
+def _loaded(model: bytes) -> Any:
+    import onnx
+
+    return onnx.load_from_string(model)
+
+
+class _Trial:
+    """Measures mixed models on photographs; the reference runs once a photograph and is remembered."""
+
+    def __init__(
+        self,
+        calibrated: Calibrated,
+        photographs: Sequence[Photograph],
+        detector: Detector,
+        size: Size,
+        head: Head,
+        work: Path,
+        threads: int,
+        progress: Progress,
+    ) -> None:
+        from facex.reference.detector import ReferenceSession
+
+        self._calibrated, self._photographs, self._detector = calibrated, photographs, detector
+        self._size, self._head, self._work, self._threads, self._progress = size, head, work, threads, progress
+        self._reference = _Remembering(ReferenceSession(detector, size, head, threads=threads))
+
+    def evaluate(self, sets: Sequence[frozenset[str]]) -> list[Metrics]:
+        """See `Evaluate`."""
+        from facex.calibration.units import closure
+        from facex.exporters import onnx as target
+        from facex.parity.compare import Candidate, compare
+
+        self._progress.start(f"measuring {len(sets)} mixed models at {self._size}", len(self._photographs))
+        candidates = {}
+        for i, floats in enumerate(sets):
+            path = self._work / f"mixed{i}.onnx"
+            self._calibrated.write(path, closure(self._calibrated.graph, floats))
+            candidates[str(i)] = Candidate(session=target.open_session(path, threads=self._threads), head=self._head)
+            path.unlink()
+        found = compare(
+            self._reference,
+            candidates,
+            self._photographs,
+            contract=self._detector.contract,
+            size=self._size,
+            head=self._head,
+            on_photograph=self._progress.advance,
+        )
+        return [found.metrics[str(i)] for i in range(len(sets))]
+
+
+class _Remembering:
+    """A session whose answers are kept, by picture."""
+
+    def __init__(self, session: Session) -> None:
+        self.runtime, self._session = session.runtime, session
+        self._known: dict[int, dict[str, FloatArray]] = {}
+
+    def __call__(self, inputs: Mapping[str, NDArray[np.uint8]]) -> dict[str, FloatArray]:
+        key = hash(inputs["image"].tobytes())
+        if key not in self._known:
+            self._known[key] = self._session(inputs)
+        return self._known[key]
+
+    def invoke(self) -> None:
+        """Run again; nothing to remember."""
+        self._session.invoke()
