@@ -42,9 +42,9 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`, `images`,
-            `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `max_size_mb`, `max_latency_ms`; `limits` as
-            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`, `channel_order`,
-            `mean`, `scale`, `landmarks`, as texts or values.
+            `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `max_size_mb`, `max_latency_ms`;
+            `limits` as texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`,
+            `variances`, `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.

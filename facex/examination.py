@@ -137,7 +137,7 @@ def examine(subjects: Sequence[Subject], evidence: Evidence, *, threads: int, cl
         unavailable.update(absent)
         runtimes.update({name: session.runtime for name, session in sessions.items()})
         found, seen = _parity(group, sessions, absent, evidence, size, head, threads, clock)
-        findings += found
+        findings += [*found, *_lint(group, evidence)]
         faces = seen if faces is None else faces + (seen or 0)
         latency += measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
     return Examination(
@@ -173,6 +173,21 @@ def _parity(
             reason = absent.get(subject.name, NO_PHOTOGRAPHS)
             findings += judge.skipped(subject.name, subject.precision, reason, evidence.limits)
     return findings, int(comparison.reference_metrics["reference_faces"] or 0) if comparison else None
+
+
+def _lint(group: Sequence[Subject], evidence: Evidence) -> list[Finding]:
+    """What the w8a8 files show without being run."""
+    from facex.parity import lint
+
+    findings: list[Finding] = []
+    for subject in group:
+        if subject.precision is Precision.W8A8:
+            with stage(subject.name):
+                facts = exporters.load(subject.target).describe(subject.path)
+                findings += lint.lint(
+                    subject.name, subject.precision, facts, evidence.detector.contract, evidence.limits
+                )
+    return findings
 
 
 def _compare(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from facex import exporters, manifest, mixing
 from facex.errors import MissingExtraError, SessionUnavailableError
 from facex.manifest import Calibration
+from facex.types import Effort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ def quantize(
     from facex.calibration import engine, hygiene
     from facex.calibration.schedule import Schedule
 
+    schedule = Schedule(steps=recipe.steps)
     setting = engine.Setting(
         contract=evidence.detector.contract,
         size=size,
@@ -58,7 +60,8 @@ def quantize(
         effort=recipe.effort,
         seed=recipe.seed,
         threads=recipe.threads,
-        schedule=Schedule(steps=recipe.steps),
+        # a crop that no step would learn from need not be drawn
+        schedule=dataclasses.replace(schedule, pool=min(schedule.pool, schedule.steps * schedule.batch)),
     )
     calibrated = engine.calibrate(pivot, calib, setting, states=pivot.parent.parent, clock=clock)
     for warning in hygiene.warnings(calibrated.hygiene, f"--calib {recipe.calib}"):
@@ -95,7 +98,7 @@ def _record(recipe: Recipe, calib: Sequence[Photograph], method: str, hygiene: H
         count=len(sums),
         digest=manifest.digest_of(sums),
         method=method,
-        effort=str(recipe.effort),
+        effort="none" if recipe.effort is Effort.MINMAX else str(recipe.effort),
         seed=recipe.seed,
         photographs_with_faces=hygiene.photographs_with_faces,
         near_duplicates=hygiene.near_duplicates,

@@ -20,11 +20,14 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from facex.types import ContractOptions, Size
+from facex.types import ContractOptions, Effort, Head, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from facex.calibration.engine import Calibrated
+    from facex.calibration.schedule import Schedule
+    from facex.progress import Clock
     from facex.reference.detector import Detector
     from facex.reference.families.retinaface import RetinaFace
 
@@ -241,6 +244,50 @@ def calib_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(4):
         _draw(300 + i, 200, 160).save(folder / f"calibration_{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Calibrated]:
+    """`calibrated(pivot, detector, head, effort=fast, seed=0, schedule=…, clock=…)`: the engine's answer.
+
+    For a pivot of 160x160, on eight drawn pictures of just that size; computed once, except for a clock to watch.
+    """
+    from facex.calibration import engine
+    from facex.calibration.schedule import Schedule
+    from facex.progress import Clock
+    from facex.reference import photographs
+
+    folder = tmp_path_factory.mktemp("eight")
+    for i in range(8):
+        _draw(300 + i, 160, 160).save(folder / f"{i}.png")
+    found = photographs.find(folder, option="--calib")
+    known: dict[Any, Calibrated] = {}
+
+    def calibrate(
+        pivot: Path,
+        detector: Detector,
+        head: Head = Head.DECODED,
+        effort: Effort = Effort.FAST,
+        *,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+        clock: Clock | None = None,
+    ) -> Calibrated:
+        setting = engine.Setting(
+            contract=detector.contract,
+            size=CALIBRATION_SIZE,
+            head=head,
+            effort=effort,
+            seed=seed,
+            threads=1,
+            schedule=schedule or Schedule(steps=8, batch=4, side=96, pool=16),
+        )
+        key = pivot.read_bytes(), setting
+        if clock is not None or key not in known:
+            known[key] = engine.calibrate(pivot, found, setting, states=folder, clock=clock or Clock())
+        return known[key]
+
+    return calibrate
 
 
 @pytest.fixture(scope="session")

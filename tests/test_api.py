@@ -15,6 +15,7 @@ from facex import manifest
 from facex.cli import cli
 from facex.errors import CheckpointError, FacexError, MissingExtraError, UsageError
 from facex.manifest import Manifest
+from facex.recipe import DEFAULT_STEPS
 from facex.types import ChannelOrder, Verdict
 
 NAME = "seeded_160x160_fp32.onnx"
@@ -59,8 +60,7 @@ def test_export_returns_the_manifest(
         progress=progress,
         images=str(photo_dir),
         calib=str(calib_dir),
-        int8_effort="best",
-        int8_steps=2,
+        int8_effort="minmax",
         seed=5,
         threads=1,
         limits=["w8a8.snr_db=200"],
@@ -73,7 +73,10 @@ def test_export_returns_the_manifest(
     assert manifest.to_json(manifest.load(tmp_path / "out" / "manifest.json")) == manifest.to_json(found.reproducible())
     assert json.loads((tmp_path / "out" / "report.json").read_text())["command"] == "facex.export()"
     assert progress.said[0] == f"reading {seeded_checkpoint.name}"
-    assert progress.steps == 10  # photographs for calibration and for parity
+    assert progress.steps == 4 + 4 + 6  # photographs read, watched, and compared
+    told = found.calibration
+    assert told
+    assert (told.method, told.effort, told.seed) == ("minmax", "none", 5)
     assert any(text.startswith("warning: --calib") for text in progress.said)
     assert capfd.readouterr() == ("", "")
 
@@ -161,6 +164,9 @@ def test_an_unknown_option_is_refused(call: Callable[[], object]) -> None:
         ({"threads": 0}, "--threads 0"),
         ({"threads": 10**6}, "--threads 1000000"),
         ({"opset": 5}, "--opset 5: must be 13 to 20"),
+        ({"int8_effort": "quick"}, "int8_effort quick: unknown — choose from minmax, fast, best"),
+        ({"int8_steps": 0}, "--int8-steps 0: must be 1 or more"),
+        ({"seed": -1}, "--seed -1: must be 0 or more"),
         ({"deployment_target": "iOS3"}, "--deployment-target iOS3: unknown"),
         ({"ground_truth": "gt.json"}, "--ground-truth needs the photographs"),
         ({"targets": ["onnx"], "int8": True}, "onnx w8a8 needs calibration photographs"),
@@ -237,3 +243,17 @@ def test_every_option_of_the_command_line_is_an_option_of_the_function(command: 
 def test_the_package_offers_what_it_says() -> None:
     assert set(facex.__all__) == {"__version__", "bench", "check", "export"}
     assert all(hasattr(facex, name) for name in facex.__all__)
+
+
+def test_options_of_int8_reach_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def plan(recipe: Any) -> Any:
+        asked.append(recipe)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("facex.pipeline.plan", plan)
+    for options in ({"int8_effort": "fast", "int8_steps": 30, "seed": 4}, {}):
+        with pytest.raises(UsageError, match="far enough"):
+            facex.export("a.pth", int8=True, calib="c", **options)
+    assert [(str(r.effort), r.steps, r.seed) for r in asked] == [("fast", 30, 4), ("best", DEFAULT_STEPS, 0)]

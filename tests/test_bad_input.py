@@ -145,6 +145,10 @@ BAD_EXPORTS = [
     (["--calib", "missing"], "--calib missing: no such folder"),
     (["--int8", "--calib", "empty"], "--calib empty: holds no photograph"),
     (["--int8", "--calib", "PHOTOS", "--images", "PHOTOS"], "--images and --calib share picture_0.jpg"),
+    (["--int8-effort", "x"], "'x' is not one of 'minmax', 'fast', 'best'"),
+    (["--int8-steps", "0"], "'--int8-steps': 0 is not in the range x>=1"),
+    (["--int8-steps", "many"], "'--int8-steps': 'many' is not a valid integer"),
+    (["--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
     (["--head", "half"], "'half' is not one of 'decoded', 'raw'"),
     (["--opset", "5"], "--opset"),
     (["--opset", "latest"], "--opset"),
@@ -289,7 +293,7 @@ def _line(command: str, checkpoint: Path, exported: Path, folder: Path) -> list[
     export = ["export", checkpoint, "--target", "onnx", "--size", "160x160", "--out", "out"]
     return {
         "export": [*export, "--images", folder],
-        "calibrate": [*export, "--int8", "--calib", folder],
+        "calibrate": [*export, "--int8", "--int8-effort", "fast", "--calib", folder],
         "check": ["check", exported / "seeded_160x160_fp32.onnx", "--reference", checkpoint, "--images", folder],
     }[command]
 

@@ -124,7 +124,17 @@ def test_calibration_photographs_are_refused_as_evidence(
     check: Run, exported: Path, tmp_path: Path, photo_dir: Path
 ) -> None:
     sums = tuple(sorted(manifest.sha256_of(path) for path in photo_dir.iterdir()))
-    calibration = manifest.Calibration(count=1, digest=manifest.digest_of(list(sums)), method="minmax", sha256=sums[:1])
+    calibration = manifest.Calibration(
+        count=1,
+        digest=manifest.digest_of(list(sums)),
+        method="minmax",
+        effort="none",
+        seed=0,
+        photographs_with_faces=None,
+        near_duplicates=0,
+        stability=None,
+        sha256=sums[:1],
+    )
     path = _rewritten(exported, tmp_path / "out", lambda record: dataclasses.replace(record, calibration=calibration))
     checked = check(path)
     assert checked.ran.code == 2
@@ -192,9 +202,9 @@ def test_the_precision_must_be_known(check: Run, exported: Path, tmp_path: Path)
     assert checked.ran.code == 2
     assert "its name does not end in a precision" in checked.ran.error
     assert "--precision fp32|fp16|w8|w8a8" in checked.ran.error
-    checked = check(renamed, "--precision", "w8a8")
+    checked = check(renamed, "--precision", "w8")
     assert checked.ran.code == 0
-    assert checked.found["artifacts"][0]["precision"] == "w8a8"
+    assert checked.found["artifacts"][0]["precision"] == "w8"
 
 
 def test_a_precision_contradicts_a_manifest(check: Run, exported: Path) -> None:

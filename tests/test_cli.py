@@ -78,7 +78,7 @@ def test_the_examples_of_the_help_are_understood(run_facex: Run) -> None:
 def test_help_lists_the_commands_and_the_exit_codes(run_facex: Run) -> None:
     ran = run_facex("--help")
     assert ran.code == 0
-    assert COMMANDS == ["bench", "check", "doctor", "export", "inspect"]
+    assert COMMANDS == ["bench", "check", "debug-int8", "doctor", "export", "inspect"]
     for command in COMMANDS:
         assert f"\n  {command} " in ran.out
     for words in ("0 all passed", "2 usage", "3 parity", "4 budget", "5 a needed extra", "6 a backend"):
@@ -207,7 +207,7 @@ def test_inspect_counts_the_integer_share(
     run_facex: Run, quick_pivot: None, tmp_path: Path, seeded_checkpoint: Path, calib_dir: Path
 ) -> None:
     line = ("export", seeded_checkpoint, "--target", "onnx", "--int8", "--size", "160x160", "--calib", calib_dir)
-    assert run_facex(*line, "--int8-effort", "fast", "--out", "out").code == 0
+    assert run_facex(*line, "--int8-effort", "minmax", "--out", "out").code == 0
     name = tmp_path / "out" / "seeded_160x160_w8a8.onnx"
     (artifact,) = json.loads(run_facex("inspect", name, "--json").out)["artifacts"]
     assert artifact["integer_mac_fraction"] == pytest.approx(artifact["integer_macs"] / artifact["macs"])

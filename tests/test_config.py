@@ -40,6 +40,9 @@ def test_facex_toml_is_found_in_the_current_folder(planned: Run, tmp_path: Path)
         activation = "relu"
         anchors = "10,20;30,40;50,60"
         limit = ["matched_f1=0.9", "w8a8.snr_db=20"]
+        int8-effort = "fast"
+        int8_steps = 30
+        seed = 4
         threads = 3
         """
     )
@@ -53,6 +56,7 @@ def test_facex_toml_is_found_in_the_current_folder(planned: Run, tmp_path: Path)
     assert recipe["calib"] == (tmp_path / "photos" / "calib").as_posix()
     assert recipe["images"] == (tmp_path / ".." / "shared").as_posix()
     assert recipe["out"] == "/somewhere/else"
+    assert (recipe["effort"], recipe["steps"], recipe["seed"]) == ("fast", 30, 4)
     assert recipe["budget"] == {"max_size_mb": 2, "max_latency_ms": 30.5}
     assert recipe["contract"]["activation_slope"] == 0
     assert recipe["contract"]["min_sizes"] == [[10, 20], [30, 40], [50, 60]]
@@ -144,6 +148,8 @@ def test_a_file_may_be_named(planned: Run, tmp_path: Path) -> None:
         ("opset = 5", "'opset'"),
         ("int8 = 'yes'", "'int8' must be true or false, not 'yes'"),
         ("int8 = 1", "'int8' must be true or false, not 1"),
+        ("int8-effort = 'most'", "'int8-effort': 'most' is not one of 'minmax', 'fast', 'best'"),
+        ("int8-steps = 0", "'int8-steps': 0 is not in the range x>=1"),
         ("target = ['ncnn']", "'target': 'ncnn' is not one of 'coreml', 'onnx', 'tflite'"),
         ("target = [['onnx']]", "'target' must be text or a number"),
         ("size = 'big'", "'size': --size big: is not HEIGHTxWIDTH"),

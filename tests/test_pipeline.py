@@ -182,7 +182,7 @@ def test_the_raw_head_is_compared_too(export: Run, tmp_path: Path) -> None:
 
 
 def test_calibration_is_recorded(export: Run, tmp_path: Path, calib_dir: Path) -> None:
-    ran = export("--int8", "--calib", calib_dir)
+    ran = export("--int8", "--int8-effort", "minmax", "--seed", 3, "--calib", calib_dir)
     assert "warning: --calib" in ran.err
     assert "4 photographs are few" in ran.err
     record = manifest.load(tmp_path / "out" / "manifest.json")
@@ -190,6 +190,13 @@ def test_calibration_is_recorded(export: Run, tmp_path: Path, calib_dir: Path) -
     assert record.calibration
     assert (record.calibration.count, list(record.calibration.sha256)) == (4, sums)
     assert record.calibration.digest == manifest.digest_of(sums)
+    told = record.calibration
+    assert (told.effort, told.method, told.seed) == ("none", "minmax", 3)
+    assert told.photographs_with_faces == 4
+    assert told.near_duplicates == 0
+    assert told.stability
+    assert 0 < told.stability.median <= told.stability.worst < 1
+    assert told.stability.tensor
     assert record.artifacts[0].integer_mac_fraction > 0.5
 
 
@@ -211,6 +218,7 @@ def test_every_target_in_every_precision_end_to_end(
     ran = run_facex(
         *("export", seeded_checkpoint, "--size", "160x160", "--precision", "fp32", "--fp16", "--int8"),
         *("--images", photo_dir, "--calib", calib_dir, "--out", "out", "--json"),
+        *("--int8-effort", "fast"),
     )
     assert ran.code in (0, 3)
     record = manifest.load(tmp_path / "out" / "manifest.json")

@@ -61,20 +61,25 @@ def test_float_files_agree_at_their_contract(
         assert error_px <= 0.01
 
 
-def test_ranges_from_extremes_lose_faces_and_are_refused(
-    shared_dir: Path, photographs: dict[str, Path], tmp_path: Path
-) -> None:
-    manifest = facex.export(
+def _int8(shared_dir: Path, photographs: dict[str, Path], out: Path, effort: str) -> Any:
+    return facex.export(
         shared_dir / "weights" / "mnet025.pth",
         targets=["onnx", "tflite"],
         precisions=["fp16"],
         int8=True,
+        int8_effort=effort,
         sizes=["480x640"],
         calib=photographs["calib"],
         images=photographs["dev"],
-        out=tmp_path / "out",
+        out=out,
         threads=2,
     )
+
+
+def test_ranges_from_extremes_lose_faces_and_are_refused(
+    shared_dir: Path, photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    manifest = _int8(shared_dir, photographs, tmp_path / "out", "minmax")
     assert manifest.exit_code == 3
     verdicts = {a.name: (manifest.verdict(a.name), a.promoted) for a in manifest.artifacts}
     assert verdicts == {
@@ -84,3 +89,12 @@ def test_ranges_from_extremes_lose_faces_and_are_refused(
         "mnet025_480x640_w8a8.tflite": (Verdict.FAIL, False),
     }
     assert sorted(p.name for p in (tmp_path / "out").glob("*.tflite")) == ["mnet025_480x640_fp16.tflite"]
+
+
+def test_statistics_and_algebra_keep_the_faces(shared_dir: Path, photographs: dict[str, Path], tmp_path: Path) -> None:
+    manifest = _int8(shared_dir, photographs, tmp_path / "out", "fast")
+    assert manifest.exit_code == 0
+    assert all(a.promoted for a in manifest.artifacts)
+    found = {(f.artifact, f.name): f.actual for f in manifest.findings}
+    for target in ("onnx", "tflite"):
+        assert found[f"mnet025_480x640_w8a8.{target}", "lost_faces"] == 0

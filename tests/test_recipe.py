@@ -117,6 +117,8 @@ def test_budgets_that_are_none(name: str, value: float) -> None:
     [
         (lambda: Recipe(checkpoint=Path("a"), threads=0), "--threads 0: must be 1 to 128"),
         (lambda: Recipe(checkpoint=Path("a"), threads=129), "--threads 129: must be 1 to 128"),
+        (lambda: Recipe(checkpoint=Path("a"), steps=0), "--int8-steps 0: must be 1 or more"),
+        (lambda: Recipe(checkpoint=Path("a"), seed=-1), "--seed -1: must be 0 or more"),
         (lambda: Recipe(checkpoint=Path("a"), sizes=()), "--size: give at least one"),
         (lambda: Recipe(checkpoint=Path("a"), ground_truth=Path("gt.json")), "add --images FOLDER"),
         (lambda: Recipe(checkpoint=Path("a"), options=_options(opset=12)), "--opset 12: must be 13 to 20"),

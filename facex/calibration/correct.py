@@ -1,36 +1,50 @@
 """Bias correction: take away the mean error that rounding and clipping leave in every channel.
 
 Nagel et al. 2019 (arXiv 1906.04721, section 4.2), measured on crops rather than derived. Before: y' = y + e with
-E[e] != 0. After: the bias of the convolution is smaller by E[e], layer by layer, each seeing the corrected ones before it.
+E[e] != 0. After: the bias of the convolution is smaller by E[e], layer by layer, each seeing the corrected ones before
+it. In the head, the mean is taken over the priors that see faces, weighted as `heads.Level.weighted` says: the
+backgrounds that fill the crops must not decide.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from facex.calibration.heads import Level
     from facex.calibration.simulate import Simulation
 
 
 @torch.no_grad()
-def correct_biases(simulation: Simulation, crops: Tensor, keep: frozenset[str]) -> None:
+def correct_biases(simulation: Simulation, levels: list[Level], crops: Tensor) -> None:
     """Correct the biases of a simulation in place.
 
     Args:
         simulation: of a quantized trunk.
-        crops: float32 [n, 3, h, w], 0-255.
-        keep: outputs of convolutions that are left as they are.
+        levels: its head.
+        crops: float32 [n, 3, h, w], 0-255, most of them around faces.
     """
     expected = simulation(crops, quantized=False)
+    weights = {name: weight for level in levels for name, weight in _head_weights(level, expected).items()}
 
     def corrected(name: str, result: Tensor) -> Tensor:
-        if name in keep:
-            return result
-        error: Tensor = (result - expected[name]).mean(dim=(0, 2, 3))
-        simulation.shift_bias(name, -error)
-        return result - error[None, :, None, None]
+        weight = weights.get(name, torch.ones(1, 1, 1, 1)).expand_as(result)
+        mean = ((result - expected[name]) * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3))
+        simulation.shift_bias(name, -mean)
+        unbiased: Tensor = result - mean[None, :, None, None]
+        return unbiased
 
     simulation(crops, adjust=corrected)
+
+
+def _head_weights(level: Level, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """How much each value of the head's tensors counts, in their shape."""
+    (box, _), (points, _), (margin, _) = level.weighted(expected)
+    return {
+        name: weight.expand(level.by_prior(expected[name]).shape).reshape(expected[name].shape)
+        for name, weight in ((level.box, box), (level.landmarks, points), (level.margin, margin.unsqueeze(2)))
+    }

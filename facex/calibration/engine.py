@@ -116,9 +116,6 @@ class _Seen:
     faces: list[NDArray[np.float32]]
     hygiene: Hygiene
 
-    def feeds(self, name: str) -> list[dict[str, NDArray[np.uint8]]]:
-        return [{name: p[None].transpose(0, 3, 1, 2)} for p in self.pixels]
-
 
 def calibrate(
     pivot: Path, photographs: Sequence[Photograph], setting: Setting, *, states: Path, clock: Clock
@@ -152,7 +149,7 @@ def calibrate(
     relaxed = onnx.load_from_string(model.SerializeToString())
     plan, stability = _plan(model, seen, setting, clock)
     if setting.effort is Effort.BEST:
-        learned = _reconstruct(model, plan, seen, setting, states, clock)
+        learned = _reconstruct(model, relaxed, plan, seen, setting, states, clock)
         rewrites.set_constants(model, learned.constants)
         equalize.apply(relaxed, learned.factors)
         plan = dataclasses.replace(plan, activations={name: learned.grids[name] for name in plan.activations})
@@ -245,22 +242,21 @@ def _weigh(
 
 
 def _corrected(graph: Graph, plan: QuantizationPlan, seen: _Seen, setting: Setting) -> dict[str, NDArray[np.float32]]:
-    """Corrected biases by name. Those of the scores stay: backgrounds, which fill the crops, would decide."""
+    """Corrected biases by name."""
     from facex.calibration.correct import correct_biases
     from facex.calibration.heads import levels
     from facex.calibration.simulate import Simulation, torch_threads
 
     with torch_threads(setting.threads):
         simulation = Simulation(graph, plan)
-        scores = frozenset(level.margin for level in levels(graph))
-        correct_biases(simulation, _crops(seen, setting, CORRECTION_CROPS), scores)
+        correct_biases(simulation, levels(graph), _crops(seen, setting, CORRECTION_CROPS))
         constants = simulation.learned().constants
     biases = {node.input[2] for node in graph.trunk if node.op_type == "Conv"}
     return {name: value for name, value in constants.items() if name in biases}
 
 
 def _reconstruct(
-    model: Any, plan: QuantizationPlan, seen: _Seen, setting: Setting, states: Path, clock: Clock
+    model: Any, relaxed: Any, plan: QuantizationPlan, seen: _Seen, setting: Setting, states: Path, clock: Clock
 ) -> Learned:
     from facex.calibration import reconstruct
 
@@ -270,6 +266,7 @@ def _reconstruct(
         ticker = _Ticker(task, schedule.steps, clock)
         return reconstruct.reconstruct(
             Graph(model),
+            Graph(relaxed),
             plan,
             seen.pixels,
             seen.faces,
@@ -291,6 +288,8 @@ class _Ticker:
     def __call__(self, done: int) -> None:
         if self._first < 0:
             self._first, self._started = done, time.perf_counter()
+            if done:
+                self._progress.say(f"going on after step {done} of {self._steps}, where an interrupted run was")
         if done == self._first + TIMED_STEPS < self._steps:
             left = (time.perf_counter() - self._started) / TIMED_STEPS * (self._steps - done)
             self._progress.start(f"{self._task}, about {max(left / 60, 0.1):.1f} min left", self._steps)

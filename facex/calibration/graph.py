@@ -124,9 +124,9 @@ class Graph:
         """Groups of quantized tensors that must share one scale.
 
         `SAME_RANGE_OPERATORS` pass integers on as they are, in the head as well as in the trunk, so whatever meets in
-        one of them must agree.
+        one of them must agree. The groups come in the order of their first tensors.
         """
-        quantized = set(self.quantized_tensors())
+        quantized = self.quantized_tensors()  # in the graph's order, which does not change from one process to the next
         group_of = {name: {name} for name in quantized}
         carried: dict[str, set[str]] = {name: {name} for name in quantized}
         for node in self.nodes:

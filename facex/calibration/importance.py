@@ -1,8 +1,8 @@
 """How much the rounding of each value matters to the faces: its squared influence on the head, from one backward pass.
 
-The expected squared change of the head by a small error at a value is the value's diagonal of J^T J, with J the Jacobian
-of the weighted head; it is estimated by random signs, E[(J^T z)^2] with z = +-1 (Hutchinson). Priors count as in
-`heads.importance`.
+The expected squared change of the head by a small error at a value is the value's diagonal of J^T J, with J the
+Jacobian of the weighted head; it is estimated by random signs, E[(J^T z)^2] with z = +-1 (Hutchinson's estimator).
+Priors count as `heads.Level.weighted` says.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ class TensorInsight:
         clipped_fraction: share of the float twin's values that lie more than half a step outside the grid, 0-1.
         sqnr_db: energy of the float twin's values over that of the error in the quantized run, in decibels, within
             +-`SQNR_LIMIT_DB`; None where a value is not finite.
-        relative_head_error: what the head loses when this tensor alone is quantized, see `sensitivities`.
+        relative_head_error: energy of the head's error over that of its signal when this tensor alone is quantized,
+            averaged over scores, boxes and landmarks; NaN where a value is not finite.
     """
 
     name: str
@@ -96,7 +97,7 @@ def observe(
         BackendError: onnxruntime cannot run it.
     """
     twin = read(path)
-    ablation = _Ablation(twin, None, threads)
+    ablation = _Ablation(twin, threads)
     quantized = _Session(_quantized(twin, ablation.heads), threads)
     traces = {grid.tensor: _Trace(grid) for grid in twin.grids}
     whole = _HeadError(ablation.roles)
@@ -116,39 +117,6 @@ def observe(
         heads={role: decibels(signal, noise) for role, (signal, noise) in whole.energies.items()},
         photographs=count,
     )
-
-
-def sensitivities(
-    path: Path,
-    feeds: Iterable[Feed],
-    *,
-    tensors: Iterable[str] | None = None,
-    threads: int = 1,
-    on_photograph: Callable[[], None] | None = None,
-) -> dict[str, float]:
-    """What the head loses when one tensor alone is quantized, for each tensor.
-
-    Args:
-        path: a QDQ ONNX model with one grid per activation tensor.
-        feeds: inputs of the model, one photograph each; at least one.
-        tensors: names of float tensors before their QuantizeLinear; None is all of them.
-        threads: of onnxruntime.
-        on_photograph: called after each.
-
-    Returns:
-        Tensor -> energy of the head's error over that of its signal, averaged over scores, boxes and landmarks, in the
-        order of the graph; NaN where a value is not finite.
-
-    Raises:
-        ArtifactError: the model has no quantized activation, or a grid per channel.
-        BackendError: onnxruntime cannot run it.
-    """
-    ablation = _Ablation(read(path), None if tensors is None else set(tensors), threads)
-    for feed in feeds:
-        ablation.add(feed)
-        if on_photograph:
-            on_photograph()
-    return ablation.errors()
 
 
 def read(path: Path) -> Twin:
@@ -186,15 +154,14 @@ class _Ablation:
         roles: what they mean -> those of them.
     """
 
-    def __init__(self, twin: Twin, wanted: set[str] | None, threads: int) -> None:
+    def __init__(self, twin: Twin, threads: int) -> None:
         graph = Graph(twin.float_model)
         self.heads: list[str] = graph.heads
         self.roles = _roles(graph)
-        chosen = [grid for grid in twin.grids if wanted is None or grid.tensor in wanted]
-        parts = {grid.tensor: _part(graph, twin, grid) for grid in chosen}
+        parts = {grid.tensor: _part(graph, twin, grid) for grid in twin.grids}
         fed = {i.name for part in parts.values() for i in part.graph.input}
         given = {i.name for i in twin.float_model.graph.input}
-        outputs = [*(name for name in (*fed, *(g.tensor for g in chosen), *self.heads) if name not in given)]
+        outputs = [*(name for name in (*fed, *(g.tensor for g in twin.grids), *self.heads) if name not in given)]
         self._whole = _Session(with_outputs(twin.float_model, outputs), threads)
         self._parts = {name: _Session(part, threads) for name, part in parts.items()}
         self._errors = {name: _HeadError(self.roles) for name in parts}
@@ -208,7 +175,7 @@ class _Ablation:
         return values
 
     def errors(self) -> dict[str, float]:
-        """See `sensitivities`."""
+        """See `TensorInsight.relative_head_error`, by tensor in the order of the graph."""
         return {name: error.relative for name, error in self._errors.items()}
 
 

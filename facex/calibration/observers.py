@@ -176,7 +176,7 @@ class MeanSquaredError(_Histogram):
             return self._occupied()
         centres = self._centres()
         # the importance of a value before the activation is that after it times the square of the slope
-        importance = np.where(centres < 0, self._importance / self._slope**2, self._importance)
+        importance = np.where(centres < 0, self._importance / max(self._slope**2, SMALLEST_SCALE), self._importance)
         weights = importance / importance.sum() + COUNTED_SHARE * self._counts / self._counts.sum()
         used = np.flatnonzero(weights)
         return centres[used], weights[used]

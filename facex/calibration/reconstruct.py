@@ -8,6 +8,7 @@ that the float network itself finds.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ SAVE_EVERY = 50
 
 def reconstruct(
     graph: Graph,
+    teacher: Graph,
     plan: QuantizationPlan,
     photographs: Sequence[NDArray[np.uint8]],
     faces: Sequence[NDArray[np.float32]],
@@ -50,7 +52,8 @@ def reconstruct(
     The same arguments give the same result; an interrupted call goes on from `state` and ends at that result too.
 
     Args:
-        graph: of the rewritten and equalized float model.
+        graph: of the rewritten and equalized model, its biases corrected: where learning starts.
+        teacher: of the same model with the float network's own biases: what is learned.
         plan: the grids to start from.
         photographs: letterboxed, uint8 [H, W, 3], RGB.
         faces: boxes that the float network finds on each, float32 [n, 4], xyxy in input pixels.
@@ -64,7 +67,7 @@ def reconstruct(
         UnsupportedOperatorError: the trunk has an operator that cannot be learned through.
     """
     with torch_threads(threads):
-        learning = _Learning(graph, plan, photographs, faces, seed, schedule)
+        learning = _Learning(graph, teacher, plan, photographs, faces, seed, schedule)
         learning.run(state, on_step)
         return learning.simulation.learned()
 
@@ -75,6 +78,7 @@ class _Learning:
     def __init__(
         self,
         graph: Graph,
+        teacher: Graph,
         plan: QuantizationPlan,
         photographs: Sequence[NDArray[np.uint8]],
         faces: Sequence[NDArray[np.float32]],
@@ -86,16 +90,16 @@ class _Learning:
         self._levels = levels(graph)
         self._names = [name for level in self._levels for name in (level.margin, level.box, level.landmarks)]
         self._crops = crops(photographs, faces, schedule, np.random.default_rng([seed, 0]))
-        self._targets = self._answers()
+        self._targets = self._answers(Simulation(teacher, plan))
         self._optimizer = torch.optim.Adam(rates(self.simulation, schedule), betas=(0.9, 0.99))
         self._top_rates = [group["lr"] for group in self._optimizer.param_groups]
 
     @torch.no_grad()
-    def _answers(self) -> list[Tensor]:
+    def _answers(self, teacher: Simulation) -> list[Tensor]:
         """The float network's head on every crop, one tensor per name, float32 [pool, C, h, w]."""
         found: list[list[Tensor]] = [[] for _ in self._names]
         for batch in torch.split(self._crops, self._schedule.batch):
-            values = self.simulation(as_input(batch), quantized=False)
+            values = teacher(as_input(batch), quantized=False)
             for tensors, name in zip(found, self._names, strict=True):
                 tensors.append(values[name].clone())
         return [torch.cat(tensors) for tensors in found]
@@ -136,14 +140,19 @@ class _Learning:
     def _resume(self, state: Path | None) -> int:
         if state is None or not state.exists():
             return 0
+        fresh = copy.deepcopy((self.simulation.state_dict(), self._optimizer.state_dict()))
         try:
             saved = torch.load(state, weights_only=True)
-            self.simulation.load_state_dict(saved["simulation"])
-            self._optimizer.load_state_dict(saved["optimizer"])
+            self._load(saved["simulation"], saved["optimizer"])
+            return int(saved["step"])
         except Exception:  # noqa: BLE001 - a half-written or foreign file is as good as none
             state.unlink()
+            self._load(*fresh)
             return 0
-        return int(saved["step"])
+
+    def _load(self, simulation: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        self.simulation.load_state_dict(simulation)
+        self._optimizer.load_state_dict(optimizer)
 
     def _save(self, state: Path, step: int) -> None:
         """Written beside and renamed: a killed run leaves the last whole state."""
@@ -177,7 +186,7 @@ def crops(
     schedule: Schedule,
     random: np.random.Generator,
 ) -> Tensor:
-    """Squares of the photographs, most of them around a face where there is one, half of them mirrored, some shrunk.
+    """Squares of the photographs, most of them around a face where there is one, half of them mirrored.
 
     Returns:
         uint8 [pool, side, side, 3]; the side is the photographs' shorter one where that is smaller.
@@ -187,12 +196,8 @@ def crops(
     found = np.empty((schedule.pool, side, side, 3), np.uint8)
     for i in range(schedule.pool):
         index = int(random.integers(len(photographs)))
-        shrinks = random.random() < schedule.shrunk and 2 * side <= min(height, width)
-        reach = 2 * side if shrinks else side
         boxes = faces[index] if random.random() < schedule.near_faces else faces[index][:0]
-        crop = _square(photographs[index], boxes, reach, random)
-        if shrinks:  # the mean of 2x2 pixels, so that a large face stands for a small one
-            crop = np.rint(crop.reshape(side, 2, side, 2, 3).mean(axis=(1, 3))).astype(np.uint8)
+        crop = _square(photographs[index], boxes, side, random)
         found[i] = crop[:, ::-1] if random.random() < 0.5 else crop
     return torch.from_numpy(found)
 

@@ -255,7 +255,7 @@ def set_constants(model: Any, values: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _replace(model: Any, old: list[Any], new: list[Any]) -> None:
-    """Put `new` in the place of the last of `old`, and drop constants that nothing reads and shapes that may have changed."""
+    """Put `new` in the place of the last of `old`; drop shapes, which may have changed, and unread constants."""
     from onnx import NodeProto
 
     gone = {node.output[0] for node in old}

@@ -114,6 +114,8 @@ def describe(path: Path) -> FileFacts:
 
 
 def _facts(path: Path, interpreter: Any) -> FileFacts:
+    from facex.exporters import _integers, _tflite_integers
+
     tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
     # private, but the only view of the operators that all three runtimes share
     operators = interpreter._get_ops_details()
@@ -130,6 +132,8 @@ def _facts(path: Path, interpreter: Any) -> FileFacts:
                 FloatIsland(name=tensors[operator["outputs"][0]]["name"], operator=operator["op_name"], macs=macs)
             )
     metadata = _metadata(path)
+    # the converter renames what it converts, so of the operators left in float on purpose only the number is known here
+    unasked = max(0, len(islands) - len(_integers.asked_floats(metadata)))
     return FileFacts(
         inputs=tuple(map(_tensor, interpreter.get_input_details())),
         outputs=tuple(map(_tensor, interpreter.get_output_details())),
@@ -139,6 +143,7 @@ def _facts(path: Path, interpreter: Any) -> FileFacts:
         float_islands=tuple(islands) if integer else (),
         minimum_runtime=f"TFLite {metadata.pop('min_runtime_version', 'unknown')}",
         metadata={key: value for key, value in metadata.items() if key.startswith("facex.")},
+        quantization=_tflite_integers.facts(interpreter, operators, tensors, unasked),
     )
 
 

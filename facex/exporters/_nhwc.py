@@ -21,6 +21,8 @@ from facex.errors import UnsupportedOperatorError
 CHANNELS_LAST = (0, 2, 3, 1)
 PASSED_ON = frozenset({"Concat", "Identity", "Relu", "Reshape", "Resize", "Transpose"})
 """Operators through which the converter carries a grid back to the convolution before them, or which it fuses."""
+NEARLY_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+"""A slope that changes a negative number in its last bit; the converter drops a LeakyReLU of slope 1."""
 
 
 @dataclass(frozen=True)
@@ -347,11 +349,11 @@ def _quantize_linear(node: Node, scope: Scope) -> Value:
     """Activations only: the integer grid becomes a fake quantization, which the TFLite converter takes for its own.
 
     A convolution between two of them becomes an integer one, whatever its weights. One that is to stay in float is
-    parted from the second by a LeakyReLU of slope 1, which changes nothing and which the converter cannot see through.
+    parted from the second by a LeakyReLU that passes on what it is given, which the converter cannot see through.
     """
     value = scope.value(node.inputs[0])
     if node.inputs[0] in scope.islands:
-        value = Value(tf.nn.leaky_relu(value.tensor, alpha=1.0), value.order)
+        value = Value(tf.nn.leaky_relu(value.tensor, alpha=NEARLY_ONE), value.order)
     scale, zero = scope.constant(node, 1), scope.constant(node, 2, np.uint8(0))
     if scale.ndim or zero.dtype not in (np.int8, np.uint8):
         raise _refuse(node, "anything but one 8-bit scale for an activation")

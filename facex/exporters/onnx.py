@@ -65,6 +65,7 @@ def describe(path: Path) -> FileFacts:
     import onnx
 
     from facex.calibration.graph import Graph
+    from facex.exporters import _integers, _qdq
 
     try:
         model = onnx.load(str(path))
@@ -74,7 +75,9 @@ def describe(path: Path) -> FileFacts:
         raise ArtifactError(f"{path}: is not an ONNX model: {first_line(error)}") from error
     graph = Graph(model)
     shapes = _shapes(onnx.shape_inference.infer_shapes(model))
-    total, integer, islands = 0, 0, []
+    metadata = {p.key: p.value for p in model.metadata_props}
+    asked = set(_integers.asked_floats(metadata))
+    total, integer, unasked, islands = 0, 0, 0, []
     for node in graph.nodes:
         macs = _macs(node, graph, shapes)
         total += macs
@@ -82,6 +85,7 @@ def describe(path: Path) -> FileFacts:
             integer += macs
         elif macs:
             islands.append(FloatIsland(name=node.name, operator=node.op_type, macs=macs))
+            unasked += node.output[0] not in asked
     opset = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     constants = {t.name for t in model.graph.initializer}
     return FileFacts(
@@ -92,7 +96,8 @@ def describe(path: Path) -> FileFacts:
         integer_macs=integer,
         float_islands=tuple(islands) if integer else (),
         minimum_runtime=f"onnxruntime {FIRST_ONNXRUNTIME.get(opset, 'unknown')} (opset {opset})",
-        metadata={p.key: p.value for p in model.metadata_props},
+        metadata=metadata,
+        quantization=_qdq.facts(graph, unasked),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from facex.parity.limits import Direction, checked, group_of, limit_for, metric
+from facex.parity.limits import LINTS, Direction, checked, group_of, limit_for, metric
 from facex.types import Finding, Limit, Precision, Verdict
 
 HEADLINE = "matched_f1"
@@ -32,24 +32,23 @@ def judge(
         UsageError: an override is not a limit (`facex.parity.limits.checked`).
         KeyError: a value is of no known metric.
     """
-    findings = [
-        _finding(name, artifact, value, limit_for(name, precision, overrides)) for name, value in values.items()
-    ]
+    findings = [finding(name, artifact, value, limit_for(name, precision, overrides)) for name, value in values.items()]
     measured = {*values, *map(group_of, values)}
     asked = dict.fromkeys(limit.metric for limit in map(checked, overrides) if limit.precision in (None, precision))
     for name in asked:
-        if name not in measured and name != HEADLINE:
+        if name not in measured and name != HEADLINE and name not in LINTS:
             limit = limit_for(name, precision, overrides)
-            findings.append(_skipped(name, artifact, limit, _why_unmeasured(name)))
+            findings.append(unmeasured(name, artifact, limit, _why_unmeasured(name)))
     return tuple(findings)
 
 
 def skipped(artifact: str, precision: Precision, reason: str, overrides: Sequence[Limit] = ()) -> tuple[Finding, ...]:
     """The finding of an artifact that could not be compared: no photographs, or nothing here runs it."""
-    return (_skipped(HEADLINE, artifact, limit_for(HEADLINE, precision, overrides), reason),)
+    return (unmeasured(HEADLINE, artifact, limit_for(HEADLINE, precision, overrides), reason),)
 
 
-def _skipped(name: str, artifact: str, limit: float | None, reason: str) -> Finding:
+def unmeasured(name: str, artifact: str, limit: float | None, reason: str) -> Finding:
+    """A metric that was not measured, skipped with the reason."""
     return Finding(
         name=name,
         artifact=artifact,
@@ -61,9 +60,17 @@ def _skipped(name: str, artifact: str, limit: float | None, reason: str) -> Find
     )
 
 
-def _finding(name: str, artifact: str, value: float | None, limit: float | None) -> Finding:
+def finding(name: str, artifact: str, value: float | None, limit: float | None) -> Finding:
+    """A measured value with its verdict.
+
+    Args:
+        name: of a known metric.
+        artifact: file name of the artifact.
+        value: what was measured; None is skipped, NaN and infinity fail.
+        limit: None for a value that is only reported.
+    """
     if value is None:
-        return _skipped(name, artifact, limit, NOTHING_TO_MEASURE)
+        return unmeasured(name, artifact, limit, NOTHING_TO_MEASURE)
     finite = math.isfinite(value)
     reason = _fault(value, limit, metric(name).direction) if finite else NOT_FINITE
     return Finding(

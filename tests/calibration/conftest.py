@@ -40,15 +40,23 @@ def run_showing(run_onnx: Callable[..., Any]) -> Callable[..., dict[str, NDArray
 
 
 @pytest.fixture(scope="session")
-def seeded_model(
-    detector: Detector, _pivots: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Any]:
-    """`seeded_model()` gives a new copy of the seeded detector's float32 ONNX model, decoded head, 160x160."""
+def pivot_of(_pivots: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`pivot_of(detector, size=160x160)` gives a new copy of a detector's float32 ONNX model with a decoded head."""
     import onnx
 
-    path: Path = tmp_path_factory.mktemp("seeded") / "pivot.onnx"
-    _pivots(detector, SIZE, Head.DECODED, 17, path)
-    return lambda: onnx.load(str(path))
+    folder: Path = tmp_path_factory.mktemp("pivots")
+
+    def load(detector: Detector, size: Size = SIZE) -> Any:
+        _pivots(detector, size, Head.DECODED, 17, folder / "pivot.onnx")
+        return onnx.load(str(folder / "pivot.onnx"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def seeded_model(detector: Detector, pivot_of: Callable[..., Any]) -> Callable[[], Any]:
+    """`seeded_model()` gives a new copy of the seeded detector's float32 ONNX model, decoded head, 160x160."""
+    return lambda: pivot_of(detector)
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +77,7 @@ def as_feed() -> Callable[..., dict[str, NDArray[np.float32]]]:
 
 
 @pytest.fixture(scope="session")
-def engine_model(
-    seeded_model: Callable[[], Any], pictures: list[NDArray[np.uint8]]
-) -> Callable[[], tuple[Any, Any]]:
+def engine_model(seeded_model: Callable[[], Any], pictures: list[NDArray[np.uint8]]) -> Callable[[], tuple[Any, Any]]:
     """`engine_model()` gives a new copy of the rewritten and equalized seeded model, and its plan (chosen once)."""
     import onnx
 
@@ -90,6 +96,6 @@ def engine_model(
     graph = Graph(model)
     ranges = observers.range_observers(graph, "mse")
     observers.watch(model, ranges, pictures, threads=1)
-    plan = make_plan(graph, {name: o.range() for name, o in ranges.items()}, "mse")
+    plan = make_plan(graph, {name: o.together().range() for name, o in ranges.items()}, "mse")
     saved = model.SerializeToString()
     return lambda: (onnx.load_from_string(saved), plan)

@@ -222,9 +222,7 @@ def test_any_factors_leave_any_network_as_it_was(onnx_model, run_onnx, nodes, se
     rewrites.own_constants(model)
     graph = Graph(model)
     found = Channels(graph)
-    factors = {
-        group: np.exp(random.normal(size=graph.shapes[names[0]][1])) for group, names in found.groups.items()
-    }
+    factors = {group: np.exp(random.normal(size=graph.shapes[names[0]][1])) for group, names in found.groups.items()}
     for names in found.groups.values():
         assert len({graph.shapes[name][1] for name in names}) == 1
     equalize.apply(model, factors)

@@ -415,16 +415,15 @@ def test_a_second_pass_changes_nothing(seeded_model):
         np.testing.assert_array_equal(second[name], value)
 
 
-def test_a_relu_network_has_nothing_to_split(seeded_state, tmp_path, _pivots):
+def test_a_relu_network_has_nothing_to_split(seeded_state, tmp_path, pivot_of):
     import torch
 
     from facex.reference import detector
-    from facex.types import ContractOptions, Head, Size
+    from facex.types import ContractOptions
 
     torch.save(seeded_state(slope=0.0), tmp_path / "relu.pth")
     network = detector.load(tmp_path / "relu.pth", ContractOptions(activation_slope=0.0))
-    _pivots(network, Size(height=160, width=160), Head.DECODED, 17, tmp_path / "relu.onnx")
-    model = onnx.load(str(tmp_path / "relu.onnx"))
+    model = pivot_of(network)
     assert rewrites.all_exact(model) == {"relu_before_concat": 3, "lossless_image": 1, "split_leaky_relu": 0}
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from facex import exporters
@@ -23,6 +22,7 @@ from facex.errors import MissingExtraError
 from facex.types import ExportOptions, FileFacts, Head, Precision, Size
 
 if TYPE_CHECKING:
+    from facex.calibration.engine import Calibrated
     from facex.exporters import Job
     from facex.reference.detector import Detector
 
@@ -55,7 +55,7 @@ def detector_of(request: pytest.FixtureRequest) -> Callable[[str], Detector]:
 @pytest.fixture(scope="session")
 def job_of(
     detector_of: Callable[[str], Detector],
-    draw_photograph: Callable[..., object],
+    calibrated: Callable[..., Calibrated],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Job]:
     """`job_of(family, target, precision, head)` gives a job in a folder of its own; pivots are shared."""
@@ -76,7 +76,7 @@ def job_of(
             _pivot.write(detector_of(family), SIZE, head, 17, pivots[key])
         if precision is Precision.W8A8 and key not in plans:
             plans[key] = pivots[key].with_name("qdq.onnx")
-            _calibrate(pivots[key], plans[key], draw_photograph)
+            calibrated(pivots[key], detector_of(family), head).write(plans[key])
         return exporters.Job(
             path=tmp_path_factory.mktemp("artifact") / f"{family}_{SIZE}_{precision}{info.suffix}",
             precision=precision,
@@ -107,15 +107,3 @@ def artifact_of(job_of: Callable[..., Job]) -> Callable[..., tuple[Job, FileFact
         return written[key]
 
     return export
-
-
-def _calibrate(pivot: Path, path: Path, draw_photograph: Callable[..., object]) -> None:
-    import onnx
-
-    from facex.calibration import graph, observers, plan, qdq
-
-    view = graph.Graph(onnx.load(str(pivot)))
-    pictures = (np.asarray(draw_photograph(300 + i, 160, 160), np.float32) for i in range(8))
-    feeds = ({"image": picture.transpose(2, 0, 1)[None].copy()} for picture in pictures)
-    ranges = observers.observe(pivot, view.quantized_tensors(), feeds, "minmax", threads=1)
-    qdq.write(pivot, plan.make_plan(view, ranges, "minmax"), path)

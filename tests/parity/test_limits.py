@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from facex.errors import UsageError
-from facex.parity.limits import DEFAULT_LIMITS, METRICS, Direction, limit_for, metric, parse_limit
+from facex.parity.limits import DEFAULT_LIMITS, LINTS, METRICS, Direction, limit_for, metric, parse_limit
 from facex.types import Limit, Precision
 
 
@@ -69,8 +69,11 @@ def test_defaults_are_limits_of_known_metrics_in_range():
 
 def test_fewer_bits_are_never_held_to_more():
     for tight, loose in itertools.pairwise((Precision.FP32, Precision.FP16, Precision.W8, Precision.W8A8)):
+        assert DEFAULT_LIMITS[loose].keys() - DEFAULT_LIMITS[tight].keys() == (
+            set(LINTS) if loose is Precision.W8A8 else set()
+        )
         for name, value in DEFAULT_LIMITS[loose].items():
-            stricter = DEFAULT_LIMITS[tight][name]
+            stricter = DEFAULT_LIMITS[tight].get(name, value)
             assert stricter >= value if metric(name).direction is Direction.MIN else stricter <= value
 
 

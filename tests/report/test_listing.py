@@ -19,10 +19,13 @@ from facex.types import (
     Finding,
     FloatIsland,
     Head,
+    HeadTensor,
+    HeadUnit,
     KernelFacts,
     Latency,
     LatencyKind,
     Precision,
+    QuantizationFacts,
     ReferenceKernel,
     Size,
     TensorInfo,
@@ -191,6 +194,21 @@ def test_facts_of_a_file() -> None:
 def test_a_file_without_islands_says_nothing_of_them() -> None:
     facts = dataclasses.replace(FACTS, float_islands=(), macs=0, integer_macs=0)
     assert not [line for line in _inspected(_artifact("a.tflite", Precision.FP32), facts) if "island" in line]
+
+
+def test_what_a_file_does_with_its_integers() -> None:
+    head = HeadTensor(name="cls", output="scores", unit=HeadUnit.LOGIT, step=0.05)
+    many = tuple(f"t{i}" for i in range(listing.SHOWN_ISLANDS + 2))
+    found = QuantizationFacts(
+        head_tensors=(head,), requantizations=many, unasked_floats=0, constant_weights=("w",), dead_channels=3
+    )
+    lines = _inspected(_artifact("a.onnx", Precision.W8A8), dataclasses.replace(FACTS, quantization=found))
+    fields = [(line[2:21].strip(), line[21:]) for line in lines[1:]]
+    assert ("head step", "scores: 0.05 logit, cls") in fields
+    assert [name for name, _ in fields].count("requantized") == listing.SHOWN_ISLANDS
+    assert ("", "and 2 more (--json lists all)") in fields
+    assert ("constant weight", "w") in fields
+    assert ("dead channels", "3 with no weight but zero") in fields
 
 
 def _kernels(shares: list[float | None] | None) -> list[tuple[str, str]]:
