@@ -18,7 +18,7 @@ from facex.calibration import equalize, hygiene, images, observers, qdq, rewrite
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 from facex.calibration.hygiene import Hygiene
-from facex.calibration.plan import QuantizationPlan, make_plan, without
+from facex.calibration.plan import QuantizationPlan, for_leaky_kernels, make_plan, without
 from facex.calibration.schedule import Schedule
 from facex.errors import UnsupportedOperatorError
 from facex.manifest import Stability
@@ -153,6 +153,8 @@ def calibrate(
         rewrites.set_constants(model, learned.constants)
         equalize.apply(relaxed, learned.factors)
         plan = dataclasses.replace(plan, activations={name: learned.grids[name] for name in plan.activations})
+    if setting.effort is not Effort.MINMAX:
+        plan = for_leaky_kernels(plan, Graph(model))
     return Calibrated(
         model=model.SerializeToString(),
         relaxed=relaxed.SerializeToString(),
