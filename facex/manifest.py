@@ -80,7 +80,7 @@ class Calibration:
         count: how many.
         digest: `digest_of` their SHA-256 sums.
         method: how the ranges were estimated.
-        effort: `fast`, `best`, or `none` when nothing but ranges was estimated.
+        effort: `minmax`, `fast` or `best`, see `facex.types.Effort`.
         seed: of every random choice.
         photographs_with_faces: those in which the reference finds a face; None when nobody looked.
         near_duplicates: photographs that look like an earlier one.

@@ -82,7 +82,7 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
         parts: of the trunk.
         goal: to meet.
         evaluate: measures mixed models, several in one go.
-        say: told every measured point.
+        say: told the points of the way.
     """
     order = sorted(parts, key=lambda p: p.sensitivity / max(p.share, 1e-9), reverse=True)
     shares = {p.name: p.share for p in parts}
@@ -90,9 +90,11 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
 
     def measure(sets: Sequence[frozenset[str]]) -> None:
         new = [s for s in dict.fromkeys(sets) if s not in measured]
-        for floats, metrics in zip(new, evaluate(new) if new else (), strict=True):
-            measured[floats] = metrics
-            say(f"  {_described(floats, shares)}: {_told(metrics)}{', enough' if goal.met(metrics) else ''}")
+        measured.update(zip(new, evaluate(new) if new else (), strict=True))
+
+    def tell(floats: frozenset[str]) -> None:
+        metrics = measured[floats]
+        say(f"  {_described(floats, shares)}: {_told(metrics)}{', enough' if goal.met(metrics) else ''}")
 
     def holds(count: int) -> bool:
         return goal.met(measured[prefix(count)])
@@ -101,11 +103,13 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
         return frozenset(p.name for p in order[:count])
 
     measure([frozenset()])
+    tell(frozenset())
     if holds(0):
         return frozenset()
     low = 0
     for high in _rungs(order):
         measure([prefix(high)])
+        tell(prefix(high))
         if holds(high):
             break
         low = high
@@ -113,7 +117,12 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
         return min(measured, key=lambda s: goal.missed_by(measured[s]))
     measure([prefix(count) for count in range(low + 1, high)])
     best = prefix(next(count for count in range(low + 1, high + 1) if holds(count)))
-    return _pruned(best, shares, measure, lambda s: goal.met(measured[s]))
+    if best != prefix(high):
+        tell(best)
+    fewest = _pruned(best, shares, measure, lambda s: goal.met(measured[s]))
+    if fewest != best:
+        tell(fewest)
+    return fewest
 
 
 def _rungs(order: Sequence[Part]) -> Iterator[int]:

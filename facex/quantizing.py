@@ -98,7 +98,7 @@ def _record(recipe: Recipe, calib: Sequence[Photograph], method: str, hygiene: H
         count=len(sums),
         digest=manifest.digest_of(sums),
         method=method,
-        effort="none" if recipe.effort is Effort.MINMAX else str(recipe.effort),
+        effort=str(recipe.effort),
         seed=recipe.seed,
         photographs_with_faces=hygiene.photographs_with_faces,
         near_duplicates=hygiene.near_duplicates,

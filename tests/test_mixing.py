@@ -120,7 +120,7 @@ def test_when_nothing_is_enough_the_best_found_is_returned() -> None:
     assert found == {"a"}
 
 
-def test_every_measured_point_is_told_with_its_price() -> None:
+def test_the_way_is_told_with_its_price() -> None:
     said: list[str] = []
     model = Additive({"a": 0.05, "b": 0.001})
     search(parts_of(model.noise, {"a": 0.25, "b": 0.75}), goal(0.99), model, said.append)

@@ -116,7 +116,7 @@ def test_the_record_is_of_every_photograph_and_of_what_was_asked(quantize: Any, 
 
 
 @pytest.mark.parametrize(
-    ("effort", "recorded"), [(Effort.MINMAX, "none"), (Effort.FAST, "fast"), (Effort.BEST, "best")]
+    ("effort", "recorded"), [(Effort.MINMAX, "minmax"), (Effort.FAST, "fast"), (Effort.BEST, "best")]
 )
 def test_the_recorded_effort_is_in_the_manifests_words(quantize: Any, effort: Effort, recorded: str) -> None:
     assert quantize(effort=effort)[0].record.effort == recorded

@@ -17,6 +17,7 @@ from facex.calibration.plan import (
     Affine,
     QuantizationPlan,
     affine,
+    for_leaky_kernels,
     make_plan,
     quantize_bias,
     quantize_weight,
@@ -191,3 +192,35 @@ def test_biases_are_within_half_a_unit(bias, unit, scales):
 def test_biases_saturate_instead_of_wrapping():
     found = quantize_bias(np.array([1e9, -1e9, 0.0], np.float32), 1e-3, np.full(3, 1e-3, np.float32))
     np.testing.assert_array_equal(found, [2**31 - 1, -(2**31), 0])
+
+
+def leaky_graph(onnx_model: Any, slope: float) -> Graph:
+    """image -> conv -> leaky -> conv, and the first convolution's result a second time through a concatenation."""
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c1"]),
+        helper.make_node("LeakyRelu", ["c1"], ["l1"], alpha=slope),
+        helper.make_node("Conv", ["l1", "w"], ["c2"]),
+        helper.make_node("Concat", ["c2", "l1"], ["joined"], axis=1),
+        helper.make_node("LeakyRelu", ["joined"], ["l2"], alpha=slope),
+        helper.make_node("Conv", ["l2", "v"], ["y"]),
+    ]
+    constants = {"w": np.ones((2, 2, 1, 1), np.float32), "v": np.ones((2, 4, 1, 1), np.float32)}
+    return Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["y"], constants))
+
+
+@given(before=st.floats(1e-4, 10), ratio=st.floats(0.2, 2.0), zero=st.integers(-128, 127))
+def test_a_leaky_kernel_s_two_factors_are_nearly_whole(onnx_model, before, ratio, zero):
+    graph = leaky_graph(onnx_model, 0.1)
+    grids = dict.fromkeys(graph.quantized_tensors(), affine(-1, 1))
+    grids |= {"c1": Affine(scale=before, zero_point=zero), "l1": Affine(scale=before / ratio, zero_point=-100)}
+    plan = for_leaky_kernels(QuantizationPlan(activations=grids, method="x"), graph)
+    found = plan.activations["c1"]
+    factor = 256 * found.scale / plan.activations["l1"].scale
+    assert abs(factor - round(factor)) < 1e-3
+    assert abs(0.1 * factor / round(0.1 * factor) - 1) < 0.5 / (25.6 * ratio)
+    if ratio > 0.6:  # a multiple of ten is within reach, and with it the slope is exact
+        assert round(factor) % 10 == 0
+    assert found.zero_point == zero
+    assert before * 0.98 - 0.011 * before / ratio < found.scale < before * 1.05 + 0.011 * before / ratio
+    others = {name: grid for name, grid in plan.activations.items() if name != "c1"}
+    assert others == {name: grid for name, grid in grids.items() if name != "c1"}  # `joined` shares its grid
