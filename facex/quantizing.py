@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from facex import exporters, manifest, mixing
 from facex.errors import MissingExtraError, SessionUnavailableError
 from facex.manifest import Calibration
-from facex.types import Effort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

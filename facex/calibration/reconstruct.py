@@ -186,7 +186,7 @@ def crops(
     schedule: Schedule,
     random: np.random.Generator,
 ) -> Tensor:
-    """Squares of the photographs, most of them around a face where there is one, half of them mirrored.
+    """Squares of the photographs, most of them around a face where there is one, half of them mirrored, some halved.
 
     Returns:
         uint8 [pool, side, side, 3]; the side is the photographs' shorter one where that is smaller.
@@ -197,7 +197,10 @@ def crops(
     for i in range(schedule.pool):
         index = int(random.integers(len(photographs)))
         boxes = faces[index] if random.random() < schedule.near_faces else faces[index][:0]
-        crop = _square(photographs[index], boxes, side, random)
+        halved = random.random() < schedule.halved and 2 * side <= min(height, width)
+        crop = _square(photographs[index], boxes, 2 * side if halved else side, random)
+        if halved:  # the mean of 2x2 pixels: a large face stands for a small one
+            crop = np.rint(crop.reshape(side, 2, side, 2, 3).mean(axis=(1, 3))).astype(np.uint8)
         found[i] = crop[:, ::-1] if random.random() < 0.5 else crop
     return torch.from_numpy(found)
 

@@ -122,101 +122,60 @@ def _strips(model: Any, graph: Graph, image: str, mean: NDArray[np.float32], con
 
 
 def split_leaky_relus(model: Any, finest_stride: int = FINEST_STRIDE) -> int:
-    """Before: leaky(conv(x)). After: relu(conv(x)) - relu(-a conv(x)), where a is the slope; on the finest maps alone.
+    """Before: W leaky(conv(x)). After: [W, -W] relu([conv(x), -a conv(x)]), a the slope; on the finest maps alone.
 
     The tensor before a LeakyReLU must be stored with the step of its large negative values, which the activation then
-    shrinks. The two halves have none. Both come out of one convolution of weights [w, -a w] with a fused ReLU; a 1x1
-    convolution [I, -I] subtracts them, or, after a depthwise convolution, the pointwise one that follows does with
-    weights [W, -W]. A depthwise convolution gets its input twice from the 1x1 convolution before it.
+    shrinks. The two halves, relu(z) and relu(-a z), have none; one convolution of weights [w, -a w] with a fused ReLU
+    gives both, and the convolution that follows subtracts them, so that the activation's result is never rounded at
+    all. A depthwise convolution that follows becomes a dense one with zeros between its channels.
     """
     done = 0
     while (found := _next_split(Graph(model), finest_stride)) is not None:
-        leaky, conv, depthwise = found
-        graph = Graph(model)
-        if depthwise is None:
-            _split_dense(model, graph, conv, leaky, copies=1)
-            done += 1
-        else:
-            _split_depthwise(model, graph, depthwise)
-            _split_dense(model, Graph(model), conv, leaky, copies=2)
-            done += 2
+        _split(model, Graph(model), *found)
+        done += 1
     return done
 
 
-def _next_split(graph: Graph, finest_stride: int) -> tuple[Any, Any, Any | None] | None:
-    """The first LeakyReLU to split, the dense convolution before it, and the depthwise one after it to split too."""
-    for leaky in graph.nodes:
-        if leaky.op_type != "LeakyRelu" or not _fine(graph, leaky, finest_stride):
+def _next_split(graph: Graph, finest_stride: int) -> tuple[Any, Any, Any] | None:
+    """The first LeakyReLU to split, with the dense convolution before it and the convolution after it."""
+    (image,) = (i.name for i in graph.model.graph.input)
+    for leaky in (n for n in graph.nodes if n.op_type == "LeakyRelu"):
+        conv, follower = graph.producer.get(leaky.input[0]), graph.only_consumer(leaky.output[0])
+        fine = graph.shapes[leaky.output[0]][2] * finest_stride >= graph.shapes[image][2]
+        if not fine or conv is None or conv.op_type != "Conv" or attribute(conv, "group", 1) != 1:
             continue
-        conv = graph.producer.get(leaky.input[0])
-        if conv is None or conv.op_type != "Conv" or attribute(conv, "group", 1) != 1:
+        if graph.only_consumer(conv.output[0]) is None or follower is None or follower.op_type != "Conv":
             continue
-        if graph.only_consumer(conv.output[0]) is None:
-            continue
-        follower = graph.only_consumer(leaky.output[0])
-        return leaky, conv, follower if _splits_as_pair(graph, follower, finest_stride) else None
+        if attribute(follower, "group", 1) in (1, graph.shapes[leaky.output[0]][1]):
+            return conv, leaky, follower
     return None
 
 
-def _fine(graph: Graph, node: Any, finest_stride: int) -> bool:
-    (image,) = (i.name for i in graph.model.graph.input)
-    return graph.shapes[node.output[0]][2] * finest_stride >= graph.shapes[image][2]
-
-
-def _splits_as_pair(graph: Graph, conv: Any | None, finest_stride: int) -> bool:
-    """Whether a node is depthwise, one filter a channel, and runs through a LeakyReLU into one dense convolution."""
-    if conv is None or conv.op_type != "Conv" or attribute(conv, "group", 1) != graph.shapes[conv.input[0]][1]:
-        return False
-    leaky = graph.only_consumer(conv.output[0])
-    if leaky is None or leaky.op_type != "LeakyRelu" or not _fine(graph, leaky, finest_stride):
-        return False
-    channels = graph.shapes[conv.output[0]][1]
-    pointwise = graph.only_consumer(leaky.output[0])
-    return (
-        pointwise is not None
-        and pointwise.op_type == "Conv"
-        and attribute(pointwise, "group", 1) == 1
-        and channels == graph.shapes[conv.input[0]][1]
-    )
-
-
-def _split_dense(model: Any, graph: Graph, conv: Any, leaky: Any, copies: int) -> None:
-    """`copies` repeats the result along the channels, for a depthwise convolution that was split."""
+def _split(model: Any, graph: Graph, conv: Any, leaky: Any, follower: Any) -> None:
     from onnx import helper
 
-    slope, output = attribute(leaky, "alpha", 0.01), leaky.output[0]
+    slope, halves = attribute(leaky, "alpha", 0.01), f"{leaky.output[0]}_halves"
     weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
-    halves = f"{output}_halves"
     both = _convolution(
         model, conv, conv.input[0], f"{halves}_sum", np.concatenate([weight, -slope * weight]),
         np.concatenate([bias, -slope * bias]),
     )  # fmt: skip
     relu = helper.make_node("Relu", [both.output[0]], [halves], name=halves)
-    unit = np.eye(len(weight))
-    difference = np.concatenate([np.concatenate([unit, -unit], axis=1)] * copies)[:, :, None, None]
-    merge = helper.make_node("Conv", ["x", "w", "b"], [output], kernel_shape=[1, 1])
-    merged = _convolution(model, merge, halves, output, difference, np.zeros(len(difference)))
-    _replace(model, [conv, leaky], [both, relu, merged])
+    mix, offset = (graph.constants[name].astype(np.float64) for name in follower.input[1:3])
+    dense = _dense(mix, attribute(follower, "group", 1))
+    subtracting = np.concatenate([dense, -dense], axis=1)
+    mixed = _convolution(model, follower, halves, follower.output[0], subtracting, offset, group=1)
+    _replace(model, [conv, leaky, follower], [both, relu, mixed])
 
 
-def _split_depthwise(model: Any, graph: Graph, conv: Any) -> None:
-    """The depthwise convolution will read its input twice, and the pointwise one subtracts."""
-    from onnx import helper
-
-    (leaky,) = graph.consumers[conv.output[0]]
-    (pointwise,) = graph.consumers[leaky.output[0]]
-    slope, halves = attribute(leaky, "alpha", 0.01), f"{leaky.output[0]}_halves"
-    weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
-    both = _convolution(
-        model, conv, conv.input[0], f"{halves}_sum", np.concatenate([weight, -slope * weight]),
-        np.concatenate([bias, -slope * bias]), group=2 * len(weight),
-    )  # fmt: skip
-    relu = helper.make_node("Relu", [both.output[0]], [halves], name=halves)
-    mix, offset = (graph.constants[name].astype(np.float64) for name in pointwise.input[1:3])
-    mixed = _convolution(
-        model, pointwise, halves, pointwise.output[0], np.concatenate([mix, -mix], axis=1), offset
-    )  # fmt: skip
-    _replace(model, [conv, leaky, pointwise], [both, relu, mixed])
+def _dense(weight: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """The weight of an ungrouped convolution that computes the same: [out, in/groups, h, w] -> [out, in, h, w]."""
+    outputs, inputs, *kernel = weight.shape
+    result = np.zeros((outputs, inputs * groups, *kernel))
+    for i in range(outputs):
+        first = i // (outputs // groups) * inputs
+        result[i, first : first + inputs] = weight[i]
+    return result
 
 
 def _convolution(

@@ -15,6 +15,7 @@ class Schedule:
         side: of a crop, in pixels.
         pool: crops drawn once and learned from again and again.
         near_faces: share of the crops that are drawn around a face.
+        halved: share of the crops that are drawn twice as large and halved.
         weight_rate: in steps of the weight's grid.
         bias_rate: relative to the mean magnitude of the bias.
         factor_rate: in natural logarithms of an equalization factor.
@@ -27,6 +28,7 @@ class Schedule:
     side: int = 192
     pool: int = 1536
     near_faces: float = 0.7
+    halved: float = 0.25
     weight_rate: float = 0.04
     bias_rate: float = 6e-4
     factor_rate: float = 6e-3

@@ -31,7 +31,7 @@ def places(found: torch.Tensor) -> list[tuple[int, int, bool]]:
 
 
 def drawn(photograph: np.ndarray, faces: np.ndarray, **how: Any) -> torch.Tensor:
-    schedule = Schedule(**{"pool": 200, "side": 64, **how})
+    schedule = Schedule(**{"pool": 200, "side": 64, "halved": 0.0, **how})
     return crops([photograph], [faces], schedule, np.random.default_rng(5))
 
 
@@ -66,3 +66,14 @@ def test_faces_at_the_edge_are_cropped_within_the_photograph():
 
 def test_crops_are_no_larger_than_the_photograph():
     assert drawn(numbered(48, 160), NONE, side=192, pool=3).shape == (3, 48, 48, 3)
+
+
+def test_halved_crops_show_twice_as_much_at_half_the_size():
+    rows = np.repeat(np.arange(0, 240, 2, dtype=np.uint8), 2)  # pairs of equal rows: the mean of 2x2 is exact
+    photograph = np.broadcast_to(rows[:, None, None], (240, 200, 3)).copy()
+    spans = [int(np.ptp(crop[:, 0, 0].numpy().astype(int))) for crop in drawn(photograph, NONE, halved=1.0)]
+    assert set(spans) <= {125, 126, 127}
+    plain = [int(np.ptp(crop[:, 0, 0].numpy().astype(int))) for crop in drawn(photograph, NONE)]
+    assert set(plain) <= {62, 64}
+    small = np.zeros((120, 200, 3), np.uint8)  # no room for twice the side
+    assert drawn(small, NONE, halved=1.0).shape == (200, 64, 64, 3)
