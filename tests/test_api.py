@@ -76,7 +76,7 @@ def test_export_returns_the_manifest(
     assert progress.steps == 4 + 4 + 6  # photographs read, watched, and compared
     told = found.calibration
     assert told
-    assert (told.method, told.effort, told.seed) == ("minmax", "none", 5)
+    assert (told.method, told.effort, told.seed) == ("minmax", "minmax", 5)
     assert any(text.startswith("warning: --calib") for text in progress.said)
     assert capfd.readouterr() == ("", "")
 

@@ -128,7 +128,7 @@ def test_calibration_photographs_are_refused_as_evidence(
         count=1,
         digest=manifest.digest_of(list(sums)),
         method="minmax",
-        effort="none",
+        effort="minmax",
         seed=0,
         photographs_with_faces=None,
         near_duplicates=0,
@@ -168,6 +168,7 @@ def test_the_contract_comes_from_the_file(
     assert check(artifact, *contract).ran.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stated",
     [

@@ -14,6 +14,8 @@ import pytest
 from facex import exporters, workspace
 from facex.errors import ArtifactError
 
+pytestmark = pytest.mark.slow  # each is a whole export
+
 Run = Callable[..., Any]
 NAME = "seeded_160x160_fp32.onnx"
 

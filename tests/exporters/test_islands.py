@@ -243,6 +243,7 @@ def test_a_convolution_between_two_grids_is_what_its_weights_are(onnx_model: Any
     assert kinds == [np.float32 if in_float else np.int8, np.int8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relu", [False, True], ids=["bare", "relu"])
 def test_what_parts_an_island_from_its_grid_changes_nothing(assert_lowered: Any, relu: bool) -> None:
     nodes, constants = _single(relu, weight_in_float=True)

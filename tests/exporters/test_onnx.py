@@ -20,6 +20,7 @@ def test_single_precision_is_the_pivot_and_eight_bits_are_the_plan(make_job, piv
     assert (tmp_path / "b.onnx").read_bytes() == qdq(Head.RAW).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_opset_on_offer_has_a_minimum_runtime(pivot):
     for opset in OPSETS:
         told = target.describe(pivot(Head.DECODED, opset)).minimum_runtime

@@ -41,9 +41,9 @@ def test_every_default_limit_can_pass_and_can_fail(precision, name, limit):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (0.905, "0.905 is below 0.96"),
-        (0.9599, "0.9599 is below 0.96"),
-        (math.nextafter(0.96, 0), "0.9599999999999999 is below 0.96"),
+        (0.905, "0.905 is below 0.965"),
+        (0.9649, "0.9649 is below 0.965"),
+        (math.nextafter(0.965, 0), "0.9649999999999999 is below 0.965"),
     ],
 )
 def test_reasons_show_the_difference(value, reason):

@@ -79,7 +79,7 @@ def test_fewer_bits_are_never_held_to_more():
 
 def test_a_metric_of_a_group_has_the_groups_default():
     assert limit_for("snr_db.loc", Precision.FP32, ()) == 80
-    assert limit_for("ap_drop_hard", Precision.W8A8, ()) == 0.02
+    assert limit_for("ap_drop_hard", Precision.W8A8, ()) == 0.015
     assert limit_for("ap_hard", Precision.W8A8, ()) is None
     assert limit_for("snr_db.loc", Precision.W8A8, ()) is None
 
