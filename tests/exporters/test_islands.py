@@ -64,8 +64,10 @@ def mixed(
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     folder = tmp_path_factory.mktemp("islands")
-    names = PLACES[request.param]([unit.name for unit in units(engine_plan.graph)])
-    engine_plan.write(folder / "mixed.onnx", closure(engine_plan.graph, names))
+    chosen = PLACES[request.param]([unit.name for unit in units(engine_plan.graph)])
+    floats = closure(engine_plan.graph, chosen)
+    names = [n.output[0] for n in engine_plan.graph.trunk if n.op_type == "Conv" and n.output[0] in floats]
+    engine_plan.write(folder / "mixed.onnx", floats)
     job = dataclasses.replace(make_job(folder / "mixed.tflite", Precision.W8A8), qdq=folder / "mixed.onnx")
     exporters.load("tflite").export(job)
     # built-in kernels: a delegate would hide the operators that it took over

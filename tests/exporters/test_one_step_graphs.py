@@ -165,12 +165,13 @@ def written(onnx_model, tmp_path_factory) -> Callable[..., tuple[Path, Path]]:
             # the head, in float as an export's is; without one the last tensor would never be read as integers
             g.add("Mul", f"last,{g.constant('signs', np.array([1, -1, 2, -2]).reshape(1, 4, 1, 1))}", "y")
             onnx.save(onnx_model(g.nodes, {"image": (1, 3, HEIGHT, WIDTH)}, ["y"], g.constants), str(source))
-            view = graph.Graph(onnx.load(str(source)))
-            feeds = ({"image": pixels(seed).transpose(0, 3, 1, 2).astype(np.float32)} for seed in range(4))
-            ranges = observers.observe(source, view.quantized_tensors(), feeds, "minmax", threads=1)
-            planned = plan.make_plan(view, ranges, "minmax")
+            model = onnx.load(str(source))
+            view = graph.Graph(model)
+            watching = observers.range_observers(view, "minmax")
+            observers.watch(model, watching, [pixels(seed)[0] for seed in range(4)], threads=1)
+            planned = plan.make_plan(view, {n: halves.together().range() for n, halves in watching.items()}, "minmax")
             kept = {name: grid for name, grid in planned.activations.items() if name not in in_float}
-            writer.write(source, dataclasses.replace(planned, activations=kept), qdq)
+            writer.write(model, dataclasses.replace(planned, activations=kept), qdq)
             tflite.write_bytes(_converted(qdq))
         return tflite, qdq
 
