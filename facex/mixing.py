@@ -67,11 +67,12 @@ def goal_of(limits: Sequence[Limit]) -> Goal | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A convolution that may be left in float: its share of all multiply-accumulates, and how much 8 bits hurt it."""
+    """What may be left in float: its share of all multiply-accumulates, and how much 8 bits hurt it."""
 
     name: str
     share: float
     sensitivity: float
+    convolutions: int = 1
 
 
 def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[[str], None]) -> frozenset[str]:
@@ -87,7 +88,7 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
         say: told the points of the way.
     """
     order = sorted(parts, key=lambda p: p.sensitivity / max(p.share, 1e-9), reverse=True)
-    shares = {p.name: p.share for p in parts}
+    by_name = {p.name: p for p in parts}
     measured: dict[frozenset[str], Metrics] = {}
 
     def measure(sets: Sequence[frozenset[str]]) -> None:
@@ -96,7 +97,7 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
 
     def tell(floats: frozenset[str]) -> None:
         metrics = measured[floats]
-        say(f"  {_described(floats, shares)}: {_told(metrics)}{', enough' if goal.met(metrics) else ''}")
+        say(f"  {_described(floats, by_name)}: {_told(metrics)}{', enough' if goal.met(metrics) else ''}")
 
     def holds(count: int) -> bool:
         return goal.met(measured[prefix(count)])
@@ -121,7 +122,7 @@ def search(parts: Sequence[Part], goal: Goal, evaluate: Evaluate, say: Callable[
     best = prefix(next(count for count in range(low + 1, high + 1) if holds(count)))
     if best != prefix(high):
         tell(best)
-    fewest = _pruned(best, shares, measure, lambda s: goal.met(measured[s]))
+    fewest = _pruned(best, by_name, measure, lambda s: goal.met(measured[s]))
     if fewest != best:
         tell(fewest)
     return fewest
@@ -142,12 +143,12 @@ def _rungs(order: Sequence[Part]) -> Iterator[int]:
 
 def _pruned(
     best: frozenset[str],
-    shares: Mapping[str, float],
+    parts: Mapping[str, Part],
     measure: Callable[[Sequence[frozenset[str]]], None],
     met: Callable[[frozenset[str]], bool],
 ) -> frozenset[str]:
     """Without the members that are not needed: each that is worth it is tried once, the most expensive first."""
-    ahead = sorted((n for n in best if shares[n] >= WORTH), key=lambda n: (-shares[n], n))
+    ahead = sorted((n for n in best if parts[n].share >= WORTH), key=lambda n: (-parts[n].share, n))
     while ahead and len(best) > 1:
         some = ahead[:TOGETHER]
         measure([best - {name} for name in some])
@@ -159,10 +160,11 @@ def _pruned(
     return best
 
 
-def _described(floats: frozenset[str], shares: Mapping[str, float]) -> str:
+def _described(floats: frozenset[str], parts: Mapping[str, Part]) -> str:
     if not floats:
         return "all integer"
-    return f"{len(floats)} in float, {sum(shares[n] for n in floats):.1%} of the multiplications"
+    left = [parts[name] for name in floats]
+    return f"{sum(p.convolutions for p in left)} in float, {sum(p.share for p in left):.1%} of the multiplications"
 
 
 def _told(metrics: Metrics) -> str:
@@ -203,11 +205,14 @@ def floats_for(
     found = units(relaxed)
     total = sum(unit.macs for unit in found)
     hurt = sensitivities(relaxed, calibrated.plan, calibrated.crops, threads)
-    parts = [Part(name=u.name, share=u.macs / total, sensitivity=hurt[u.name]) for u in found]
-    chosen = search(parts, goal, trial.evaluate, progress.say)
+    parts = {
+        u.name: Part(name=u.name, share=u.macs / total, sensitivity=hurt[u.name], convolutions=len(u.convolutions))
+        for u in found
+    }
+    chosen = search(list(parts.values()), goal, trial.evaluate, progress.say)
     if chosen:
-        shares = {p.name: p.share for p in parts}
-        progress.say(f"left in float at {size}: {_described(chosen, shares)}: {', '.join(sorted(chosen))}")
+        left = sorted(name for u in found if u.name in chosen for name in u.convolutions)
+        progress.say(f"left in float at {size}: {_described(chosen, parts)}: {', '.join(left)}")
     return closure(calibrated.graph, chosen)
 
 

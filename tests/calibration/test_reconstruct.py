@@ -185,8 +185,8 @@ def loss(values: dict[str, np.ndarray], targets: dict[str, np.ndarray], names: l
         box, points = (
             np.square(parts(values, level[k]) - parts(targets, level[k])).mean(axis=2) for k in ("box", "landmarks")
         )
-        total += ((p + 0.002) * (box + 3 * points)).sum()
-        total += 3 * ((p * (1 - p) + 0.1 * p + 0.001) * np.square(margin - expected)).sum()
+        total += ((p + 0.002) * (box + 2 * points)).sum()
+        total += 6 * ((p * (1 - p) + 0.1 * p + 0.001) * np.square(margin - expected)).sum()
         faces += (p + 0.002).sum()
     return total / faces
 
