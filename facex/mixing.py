@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facex.types import Head, Limit, Precision, Session, Size
+from facex import exporters
+from facex.errors import MissingExtraError, SessionUnavailableError
+from facex.types import Limit, Precision, Session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,13 +19,12 @@ if TYPE_CHECKING:
 
     from facex.calibration.engine import Calibrated
     from facex.progress import Progress
-    from facex.reference.detector import Detector
     from facex.reference.photographs import Photograph
     from facex.types import FloatArray
 
 F1, NME = "matched_f1", "landmark_nme_mean"
 F1_MARGIN, NME_MARGIN = 0.002, 0.97
-"""The search runs the QDQ model; other runtimes round differently, so it aims a little higher than it must."""
+"""The app will see other photographs than those measured, so the search aims a little higher than it must."""
 RUNGS = (0.01, 0.02, 0.04, 0.08, 0.11, 0.15, 0.3, 0.6, 1.0)
 """Shares of the multiply-accumulates in float that are tried first."""
 WORTH = 0.005
@@ -177,30 +180,24 @@ def floats_for(
     goal: Goal,
     photographs: Sequence[Photograph],
     *,
-    detector: Detector,
-    size: Size,
-    head: Head,
-    work: Path,
+    jobs: Mapping[str, exporters.Job],
     threads: int,
     progress: Progress,
 ) -> frozenset[str]:
-    """Outputs of the nodes to leave in float so that the QDQ model meets the goal on these photographs.
+    """Outputs of the nodes to leave in float so that the files meet the goal on these photographs.
 
     Args:
         calibrated: the quantized trunk.
-        goal: to meet.
+        goal: to meet by every file that this host can run.
         photographs: to measure on.
-        detector: the reference.
-        size: of the input.
-        head: of the model.
-        work: folder for models that are tried.
+        jobs: by target, the w8a8 files to be written from the trunk.
         threads: of every runtime.
         progress: shown what is tried.
     """
     from facex.calibration.graph import Graph
     from facex.calibration.units import closure, sensitivities, units
 
-    trial = _Trial(calibrated, photographs, detector, size, head, work, threads, progress)
+    trial = _Trial(calibrated, photographs, jobs, threads, progress)
     relaxed = Graph(_loaded(calibrated.relaxed))
     found = units(relaxed)
     total = sum(unit.macs for unit in found)
@@ -212,7 +209,7 @@ def floats_for(
     chosen = search(list(parts.values()), goal, trial.evaluate, progress.say)
     if chosen:
         left = sorted(name for u in found if u.name in chosen for name in u.convolutions)
-        progress.say(f"left in float at {size}: {_described(chosen, parts)}: {', '.join(left)}")
+        progress.say(f"left in float at {trial.size}: {_described(chosen, parts)}: {', '.join(left)}")
     return closure(calibrated.graph, chosen)
 
 
@@ -223,48 +220,73 @@ def _loaded(model: bytes) -> Any:
 
 
 class _Trial:
-    """Measures mixed models on photographs; the reference runs once a photograph and is remembered."""
+    """Measures mixed files on photographs; the reference runs once a photograph and is remembered."""
 
     def __init__(
         self,
         calibrated: Calibrated,
         photographs: Sequence[Photograph],
-        detector: Detector,
-        size: Size,
-        head: Head,
-        work: Path,
+        jobs: Mapping[str, exporters.Job],
         threads: int,
         progress: Progress,
     ) -> None:
         from facex.reference.detector import ReferenceSession
 
-        self._calibrated, self._photographs, self._detector = calibrated, photographs, detector
-        self._size, self._head, self._work, self._threads, self._progress = size, head, work, threads, progress
-        self._reference = _Remembering(ReferenceSession(detector, size, head, threads=threads))
+        self._calibrated, self._photographs = calibrated, photographs
+        self._jobs, self._threads, self._progress = jobs, threads, progress
+        one = next(iter(jobs.values()))
+        self.size, self._head, self._detector, self._work = one.size, one.head, one.detector, one.path.parent
+        self._reference = _Remembering(ReferenceSession(self._detector, self.size, self._head, threads=threads))
 
     def evaluate(self, sets: Sequence[frozenset[str]]) -> list[Metrics]:
-        """See `Evaluate`."""
-        from facex.calibration.units import closure
-        from facex.exporters import onnx as target
+        """See `Evaluate`; of several files the worst counts."""
         from facex.parity.compare import Candidate, compare
 
-        self._progress.start(f"measuring {len(sets)} mixed models at {self._size}", len(self._photographs))
-        candidates = {}
-        for i, floats in enumerate(sets):
-            path = self._work / f"mixed{i}.onnx"
-            self._calibrated.write(path, closure(self._calibrated.graph, floats))
-            candidates[str(i)] = Candidate(session=target.open_session(path, threads=self._threads), head=self._head)
-            path.unlink()
+        self._progress.start(f"measuring {len(sets)} mixed models at {self.size}", len(self._photographs))
+        sessions = [self._sessions(floats) for floats in sets]
         found = compare(
             self._reference,
-            candidates,
+            {
+                f"{target} {i}": Candidate(session=session, head=self._head)
+                for i, by_target in enumerate(sessions)
+                for target, session in by_target.items()
+            },
             self._photographs,
             contract=self._detector.contract,
-            size=self._size,
+            size=self.size,
             head=self._head,
             on_photograph=self._progress.advance,
         )
-        return [found.metrics[str(i)] for i in range(len(sets))]
+        return [worst([found.metrics[f"{target} {i}"] for target in sessions[i]]) for i in range(len(sets))]
+
+    def _sessions(self, floats: frozenset[str]) -> dict[str, Session]:
+        """A set's files, by target, in the runtimes of this host; the QDQ model where it has none for any of them."""
+        from facex.calibration.units import closure
+
+        qdq = self._work / "mixed_qdq.onnx"
+        self._calibrated.write(qdq, closure(self._calibrated.graph, floats))
+        found = {}
+        for target, job in self._jobs.items():
+            module = exporters.load(target)
+            path = job.path.with_name(f"mixed_{job.path.name}")
+            module.export(dataclasses.replace(job, path=path, qdq=qdq))
+            with contextlib.suppress(SessionUnavailableError, MissingExtraError):
+                found[target] = module.open_session(path, threads=self._threads)
+            path.unlink()
+        if not found:
+            found["onnx"] = exporters.load("onnx").open_session(qdq, threads=self._threads)
+        qdq.unlink()
+        return found
+
+
+def worst(metrics: Sequence[Metrics]) -> Metrics:
+    """What a demand on several files must look at; what one of them has no finite value of is None."""
+
+    def of(name: str, choose: Callable[[Sequence[float]], float]) -> float | None:
+        values = [value for m in metrics if (value := m[name]) is not None and math.isfinite(value)]
+        return choose(values) if len(values) == len(metrics) else None
+
+    return {F1: of(F1, min), NME: of(NME, max)}
 
 
 class _Remembering:

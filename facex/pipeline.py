@@ -261,23 +261,25 @@ def _export_size(
     pivot = work / f"pivot_{size}.onnx"
     with clock("trace", f"tracing and simplifying at {size}"):
         _pivot.write(evidence.detector, size, recipe.head, recipe.options.opset, pivot)
-    quantized = None
-    if any(step.precision in CALIBRATED for step in steps):
-        quantized = quantizing.quantize(pivot, recipe, evidence, calib, size, clock)
-    facts = {}
-    for step in steps:
-        job = exporters.Job(
+    jobs = {
+        step: exporters.Job(
             path=work / step.file_name,
             precision=step.precision,
             head=recipe.head,
             size=size,
             detector=evidence.detector,
             pivot=pivot,
-            qdq=quantized.qdq if quantized else None,
+            qdq=work / f"pivot_{size}_qdq.onnx" if step.precision in CALIBRATED else None,
             options=recipe.options,
         )
+        for step in steps
+    }
+    calibrated = {step.target: job for step, job in jobs.items() if job.qdq}
+    quantized = quantizing.quantize(calibrated, recipe, evidence, calib, clock) if calibrated else None
+    facts = {}
+    for step, job in jobs.items():
         facts[step.file_name] = _written(step, job, clock)
-        if quantized and quantized.integer_qdq and step.precision in CALIBRATED:
+        if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
     return facts, quantized.record if quantized else None
 

@@ -12,14 +12,13 @@ from facex.errors import MissingExtraError, SessionUnavailableError
 from facex.manifest import Calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from facex.calibration.hygiene import Hygiene
     from facex.examination import Evidence
     from facex.progress import Clock
     from facex.recipe import Recipe
     from facex.reference.photographs import Photograph
-    from facex.types import Size
 
 COST_RUNS = 20
 """Timed rounds of a mixed file beside the integer one."""
@@ -30,31 +29,38 @@ class Quantized:
     """What a calibration of one input size gave.
 
     Attributes:
-        qdq: the QDQ ONNX model.
-        integer_qdq: the fully integer one beside it, when `qdq` has operators in float; None otherwise.
+        integer_qdq: the fully integer QDQ model beside the mixed one, when operators are in float; None otherwise.
         record: for the manifest.
     """
 
-    qdq: Path
     integer_qdq: Path | None
     record: Calibration
 
 
 def quantize(
-    pivot: Path, recipe: Recipe, evidence: Evidence, calib: Sequence[Photograph], size: Size, clock: Clock
+    jobs: Mapping[str, exporters.Job], recipe: Recipe, evidence: Evidence, calib: Sequence[Photograph], clock: Clock
 ) -> Quantized:
-    """Calibrate a pivot and write it beside as a QDQ model.
+    """Calibrate a pivot and write its QDQ model.
 
     Where the user demands faces or landmarks of it (`--min-f1`, `--max-nme`), what cannot stay in integers is left in
     float, as little as possible, measured on the photographs for parity; without any, on those for calibration.
+
+    Args:
+        jobs: by target, the w8a8 files of one input size; their common `qdq` is what is written.
+        recipe: what was asked.
+        evidence: what files are compared with.
+        calib: photographs for calibration.
+        clock: times and shows the stages.
     """
     from facex.calibration import engine, hygiene
     from facex.calibration.schedule import Schedule
 
+    one = next(iter(jobs.values()))
+    assert one.qdq is not None
     schedule = Schedule(steps=recipe.steps)
     setting = engine.Setting(
-        contract=evidence.detector.contract,
-        size=size,
+        contract=one.detector.contract,
+        size=one.size,
         head=recipe.head,
         effort=recipe.effort,
         seed=recipe.seed,
@@ -62,33 +68,27 @@ def quantize(
         # a crop that no step would learn from need not be drawn
         schedule=dataclasses.replace(schedule, pool=min(schedule.pool, schedule.steps * schedule.batch)),
     )
-    calibrated = engine.calibrate(pivot, calib, setting, states=pivot.parent.parent, clock=clock)
+    calibrated = engine.calibrate(one.pivot, calib, setting, states=one.pivot.parent.parent, clock=clock)
     for warning in hygiene.warnings(calibrated.hygiene, f"--calib {recipe.calib}"):
         clock.progress.warn(warning)
-    qdq = pivot.with_name(f"pivot_{size}_qdq.onnx")
     integer = None
     goal = mixing.goal_of(recipe.limits)
     floats: frozenset[str] = frozenset()
     if goal is not None:
-        with clock("search", f"measuring the integer model at {size}"):
+        with clock("search", f"measuring the integer model at {one.size}"):
             floats = mixing.floats_for(
                 calibrated,
                 goal,
                 evidence.photographs or calib,
-                detector=evidence.detector,
-                size=size,
-                head=recipe.head,
-                work=pivot.parent,
+                jobs=jobs,
                 threads=recipe.threads,
                 progress=clock.progress,
             )
     if floats:
-        integer = pivot.with_name(f"pivot_{size}_integer.onnx")
+        integer = one.qdq.with_name(f"integer_{one.qdq.name}")
         calibrated.write(integer)
-    calibrated.write(qdq, floats)
-    return Quantized(
-        qdq=qdq, integer_qdq=integer, record=_record(recipe, calib, calibrated.plan.method, calibrated.hygiene)
-    )
+    calibrated.write(one.qdq, floats)
+    return Quantized(integer_qdq=integer, record=_record(recipe, calib, calibrated.plan.method, calibrated.hygiene))
 
 
 def _record(recipe: Recipe, calib: Sequence[Photograph], method: str, hygiene: Hygiene) -> Calibration:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facex import mixing
-from facex.mixing import F1, F1_MARGIN, NME, NME_MARGIN, WORTH, Goal, Part, goal_of, search
+from facex.mixing import F1, F1_MARGIN, NME, NME_MARGIN, WORTH, Goal, Part, goal_of, search, worst
 from facex.types import Limit, Precision
 
 Metrics = dict[str, "float | None"]
@@ -200,6 +200,20 @@ def _limit(metric: str, value: float, precision: Precision | None = None) -> Lim
 )
 def test_the_goal_is_what_the_judge_will_ask(limits: list[Limit], expected: Goal | None) -> None:
     assert goal_of(limits) == expected
+
+
+@pytest.mark.parametrize(
+    ("of", "together"),
+    [
+        ([(0.9, 0.02), (0.8, 0.01)], (0.8, 0.02)),
+        ([(0.9, 0.02)], (0.9, 0.02)),
+        ([(None, 0.02), (0.8, None)], (None, None)),
+        ([(float("nan"), 0.02), (0.8, 0.01)], (None, 0.02)),
+        ([(0.8, 0.01), (0.9, float("nan"))], (0.8, None)),
+    ],
+)
+def test_of_several_files_the_worst_counts(of: Any, together: Any) -> None:
+    assert worst([{F1: f1, NME: nme} for f1, nme in of]) == {F1: together[0], NME: together[1]}
 
 
 def test_a_reference_is_asked_once_for_each_picture() -> None:

@@ -55,21 +55,35 @@ class Calibrated:
 class Evidence:
     """As much of `facex.examination.Evidence` as is read here."""
 
-    detector: Any
     photographs: list[Any]
+
+
+def job_of(folder: Path, detector: Any) -> exporters.Job:
+    """A w8a8 file that is to be `mixed.onnx`."""
+    return exporters.Job(
+        path=folder / "mixed.onnx", precision=Precision.W8A8, head=Head.DECODED, size=SIZE, detector=detector,
+        pivot=folder / "pivot.onnx", qdq=folder / "qdq.onnx",
+        options=ExportOptions(opset=17, deployment_target="iOS16"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path: Path, detector: Any) -> exporters.Job:
+    """`job_of` a folder below another, as a run has them."""
+    (tmp_path / "work" / "build-1-x").mkdir(parents=True)
+    return job_of(tmp_path / "work" / "build-1-x", detector)
 
 
 @pytest.fixture
 def quantize(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calib_dir: Path, detector: Any
+    monkeypatch: pytest.MonkeyPatch, job: exporters.Job, calib_dir: Path
 ) -> Callable[..., tuple[quantizing.Quantized, Recorder, list[Any]]]:
-    """`quantize(limits=…, floats=…)`: everything but calibration and search, which answer at once."""
+    """`quantize(limits=…, floats=…)`: everything but calibration and search, which answer at once, for `job`."""
     stability = Stability(median=0.1, worst=0.2, tensor="x")
     hygiene = Hygiene(
         count=4, photographs_with_faces=3, empty=(), groups=(("a", "b"),), exact_duplicates=0, source="",
         stability=stability,
     )  # fmt: skip
-    (tmp_path / "work" / "build-1-x").mkdir(parents=True)
 
     def run(
         *, floats: frozenset[str] = frozenset(), images: tuple[Any, ...] = ("a photograph",), **options: Any
@@ -80,8 +94,8 @@ def quantize(
             asked.append((*arguments, states))
             return Calibrated(hygiene)
 
-        def floats_for(_: Any, goal: Any, measured_on: Any, **__: Any) -> frozenset[str]:
-            asked.append((goal, list(measured_on)))
+        def floats_for(_: Any, goal: Any, measured_on: Any, *, jobs: Any, **__: Any) -> frozenset[str]:
+            asked.append((goal, list(measured_on), jobs))
             return floats
 
         monkeypatch.setattr(engine, "calibrate", calibrate)
@@ -89,14 +103,13 @@ def quantize(
         recorder = Recorder()
         recipe = Recipe(checkpoint=Path("a.pth"), calib=calib_dir, **options)
         calib = photographs.find(calib_dir, option="--calib")
-        evidence: Any = Evidence(detector=detector, photographs=list(images))
-        pivot = tmp_path / "work" / "build-1-x" / "pivot.onnx"
-        return quantizing.quantize(pivot, recipe, evidence, calib, SIZE, Clock(recorder)), recorder, asked
+        evidence: Any = Evidence(photographs=list(images))
+        return quantizing.quantize({"onnx": job}, recipe, evidence, calib, Clock(recorder)), recorder, asked
 
     return run
 
 
-def test_the_record_is_of_every_photograph_and_of_what_was_asked(quantize: Any, calib_dir: Path) -> None:
+def test_the_record_is_of_every_photograph_and_of_what_was_asked(quantize: Any, job: Any, calib_dir: Path) -> None:
     found, recorder, asked = quantize(effort=Effort.FAST, seed=7, threads=2, head=Head.RAW)
     sums = sorted(manifest.sha256_of(path) for path in calib_dir.iterdir())
     record = found.record
@@ -112,7 +125,7 @@ def test_the_record_is_of_every_photograph_and_of_what_was_asked(quantize: Any, 
     assert len(calib) == 4
     assert states == pivot.parent.parent, "a state outlives the folder that is built in"
     assert any("4 photographs are few" in text and f"--calib {calib_dir}" in text for text in recorder.warnings)
-    assert (found.qdq.read_text(), found.integer_qdq) == ("[]", None)
+    assert (job.qdq.read_text(), found.integer_qdq) == ("[]", None)
 
 
 @pytest.mark.parametrize(
@@ -130,20 +143,20 @@ def test_no_more_crops_are_drawn_than_steps_learn_from(quantize: Any, steps: int
     assert (schedule.steps, schedule.pool) == (steps, pool)
 
 
-def test_a_demand_leaves_in_float_what_the_search_finds(quantize: Any) -> None:
+def test_a_demand_leaves_in_float_what_the_search_finds(quantize: Any, job: Any) -> None:
     demand = Limit(metric="matched_f1", value=0.98, precision=None)
     found, _, asked = quantize(limits=(demand,), floats=frozenset({"b", "a"}))
-    assert asked[1] == (mixing.Goal(min_f1=0.98, max_nme=None), ["a photograph"])
-    assert json.loads(found.qdq.read_text()) == ["a", "b"]
+    assert asked[1] == (mixing.Goal(min_f1=0.98, max_nme=None), ["a photograph"], {"onnx": job})
+    assert json.loads(job.qdq.read_text()) == ["a", "b"]
     assert found.integer_qdq is not None
     assert json.loads(found.integer_qdq.read_text()) == []
-    assert found.integer_qdq != found.qdq
+    assert found.integer_qdq != job.qdq
 
 
 def test_without_photographs_for_parity_the_search_uses_those_for_calibration(quantize: Any, calib_dir: Path) -> None:
     demand = Limit(metric="landmark_nme_mean", value=0.01, precision=Precision.W8A8)
     found, _, asked = quantize(limits=(demand,), images=())
-    goal, measured_on = asked[1]
+    goal, measured_on, _ = asked[1]
     assert goal == mixing.Goal(min_f1=None, max_nme=0.01)
     assert [p.path.parent for p in measured_on] == [calib_dir] * 4
     assert found.integer_qdq is None, "integers were enough"
@@ -161,11 +174,7 @@ def cost(
 
     sizes = {"mixed.onnx": 3000, "integer_mixed.onnx": 2000}
     (tmp_path / "mixed.onnx").write_bytes(bytes(3000))
-    job = exporters.Job(
-        path=tmp_path / "mixed.onnx", precision=Precision.W8A8, head=Head.DECODED, size=SIZE, detector=detector,
-        pivot=tmp_path / "pivot.onnx", qdq=tmp_path / "qdq.onnx",
-        options=ExportOptions(opset=17, deployment_target="iOS16"),
-    )  # fmt: skip
+    job = job_of(tmp_path, detector)
 
     class Target:
         @staticmethod

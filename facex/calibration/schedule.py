@@ -23,7 +23,7 @@ class Schedule:
         zero_rate: in steps of the activation's grid.
     """
 
-    steps: int = 1000
+    steps: int = 800
     batch: int = 16
     side: int = 192
     pool: int = 1536

@@ -38,7 +38,7 @@ class Job:
         path: where; in the work folder.
         detector: the untouched network and its contract.
         pivot: the simplified float32 ONNX model with preprocessing and head inside.
-        qdq: the same with the quantization plan; None when no artifact of the run has 8-bit activations.
+        qdq: the same with the quantization plan; None when the artifact has no 8-bit activations.
     """
 
     path: Path
