@@ -39,19 +39,13 @@ class Opened:
     """An artifact found on disk.
 
     Attributes:
-        facts: what the file says of itself.
         contract: recorded with it, or None.
         recorded: its entry in the manifest that it was reached through, or None.
     """
 
     subject: Subject
-    facts: FileFacts
     contract: Contract | None
     recorded: Artifact | None
-
-    def artifact(self, runtime: str | None) -> Artifact:
-        """As a manifest records it."""
-        return self.subject.artifact(self.facts, runtime)
 
 
 def find(paths: Sequence[Path], precision: Precision | None = None) -> tuple[list[Opened], Manifest | None]:
@@ -106,9 +100,10 @@ def _open(path: Path, precision: Precision | None, recorded: Artifact | None) ->
         precision=precision or _precision(path, info),
         head=_head(path, facts),
         size=_size(path, facts, info),
+        facts=facts,
     )
     text = facts.metadata.get("facex.contract")
-    return Opened(subject=subject, facts=facts, contract=_contract(path, text), recorded=recorded)
+    return Opened(subject=subject, contract=_contract(path, text), recorded=recorded)
 
 
 def _described(path: Path, target: str) -> FileFacts:
@@ -215,7 +210,7 @@ def check(
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
     examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock)
-    artifacts = tuple(o.artifact(examination.runtimes.get(o.subject.name)) for o in opened)
+    artifacts = tuple(o.subject.artifact(examination.runtimes.get(o.subject.name)) for o in opened)
     return Result(
         manifest=Manifest(
             source=Source(
@@ -328,7 +323,7 @@ def bench(
         unavailable.update(absent)
         runtimes.update({name: session.runtime for name, session in sessions.items()})
         latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
-    artifacts = tuple(o.artifact(runtimes.get(o.subject.name)) for o in opened)
+    artifacts = tuple(o.subject.artifact(runtimes.get(o.subject.name)) for o in opened)
     examination = Examination(
         findings=(), latency=tuple(latency), runtimes=runtimes, unavailable=unavailable, reference_faces=None
     )

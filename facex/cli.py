@@ -425,8 +425,8 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
     with _progress() as progress:
         for o in opened:
             progress.start(f"inspecting {o.subject.name}")
-            artifact = o.artifact(o.recorded.runtime if o.recorded else None)
-            described.append((artifact, o.facts, exporters.kernels(o.subject.target, o.subject.path)))
+            artifact = o.subject.artifact(o.recorded.runtime if o.recorded else None)
+            described.append((artifact, o.subject.facts, exporters.kernels(o.subject.target, o.subject.path)))
     with _printing():
         if as_json:
             listed = [_inspected(*each) for each in described]

@@ -112,7 +112,7 @@ def debug(
         (opened,), _ = find([path], Precision.W8A8)
         available = photographs_in(images, option="--images")
     overrides = tuple(map(checked, limits))
-    findings = lint(opened.subject.name, Precision.W8A8, opened.facts, opened.contract, overrides)
+    findings = lint(opened.subject.name, Precision.W8A8, opened.subject.facts, opened.contract, overrides)
     chosen = spaced(available, photographs)
     return Debugged(
         artifact=opened.subject.name,

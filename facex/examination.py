@@ -28,7 +28,7 @@ NO_PHOTOGRAPHS = "no photographs were given (--images)"
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A finished file on disk."""
+    """A finished file on disk, and what it says of itself."""
 
     name: str
     path: Path
@@ -36,14 +36,10 @@ class Subject:
     precision: Precision
     head: Head
     size: Size
+    facts: FileFacts
 
-    def artifact(self, facts: FileFacts, runtime: str | None) -> Artifact:
-        """As a manifest records it, beside it in the same folder.
-
-        Args:
-            facts: what the file says of itself.
-            runtime: what ran it, or None.
-        """
+    def artifact(self, runtime: str | None) -> Artifact:
+        """As a manifest records it, beside it in the same folder; `runtime` is what ran it, or None."""
         return Artifact(
             path=self.name,
             target=self.target,
@@ -52,10 +48,10 @@ class Subject:
             size=self.size,
             size_bytes=manifest.size_of(self.path),
             sha256=manifest.sha256_of(self.path),
-            inputs=facts.inputs,
-            outputs=facts.outputs,
-            integer_mac_fraction=facts.integer_mac_fraction,
-            minimum_runtime=facts.minimum_runtime,
+            inputs=self.facts.inputs,
+            outputs=self.facts.outputs,
+            integer_mac_fraction=self.facts.integer_mac_fraction,
+            minimum_runtime=self.facts.minimum_runtime,
             runtime=runtime,
             promoted=True,
         )
@@ -179,15 +175,9 @@ def _lint(group: Sequence[Subject], evidence: Evidence) -> list[Finding]:
     """What the w8a8 files show without being run."""
     from facex.parity import lint
 
-    findings: list[Finding] = []
-    for subject in group:
-        if subject.precision is Precision.W8A8:
-            with stage(subject.name):
-                facts = exporters.load(subject.target).describe(subject.path)
-                findings += lint.lint(
-                    subject.name, subject.precision, facts, evidence.detector.contract, evidence.limits
-                )
-    return findings
+    contract, limits = evidence.detector.contract, evidence.limits
+    quantized = [s for s in group if s.precision is Precision.W8A8]
+    return [f for s in quantized for f in lint.lint(s.name, s.precision, s.facts, contract, limits)]
 
 
 def _compare(

@@ -194,26 +194,16 @@ def refuse_overlap(calibrated: Iterable[str], images: Sequence[Photograph]) -> N
 
 def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], clock: Clock) -> Manifest:
     recipe = planned.recipe
-    facts: dict[str, FileFacts] = {}
+    written: dict[Step, Subject] = {}
     calibration: Calibration | None = None
     for size in dict.fromkeys(step.size for step in planned.steps):
-        written, calibrated = _export_size(work, planned, evidence, calib, size, clock)
-        facts.update(written)
+        found, calibrated = _export_size(work, planned, evidence, calib, size, clock)
+        written.update(found)
         calibration = calibration or calibrated
-    subjects = [
-        Subject(
-            name=step.file_name,
-            path=work / step.file_name,
-            target=step.target,
-            precision=step.precision,
-            head=recipe.head,
-            size=step.size,
-        )
-        for step in planned.steps
-    ]
-    with _not_the_users(*facts):
+    subjects = [written[step] for step in planned.steps]
+    with _not_the_users(*(s.name for s in subjects)):
         examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
-    artifacts = tuple(s.artifact(facts[s.name], examination.runtimes.get(s.name)) for s in subjects)
+    artifacts = tuple(s.artifact(examination.runtimes.get(s.name)) for s in subjects)
     detector = evidence.detector
     record = Manifest(
         source=Source(
@@ -251,7 +241,7 @@ def _not_the_users(*names: str) -> Iterator[None]:
 
 def _export_size(
     work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], size: Size, clock: Clock
-) -> tuple[dict[str, FileFacts], Calibration | None]:
+) -> tuple[dict[Step, Subject], Calibration | None]:
     """Pivot, quantization plan, and every artifact of one input size."""
     from facex import quantizing
     from facex.exporters import _pivot
@@ -276,15 +266,15 @@ def _export_size(
     }
     calibrated = {step.target: job for step, job in jobs.items() if job.qdq}
     quantized = quantizing.quantize(calibrated, recipe, evidence, calib, clock) if calibrated else None
-    facts = {}
+    written = {}
     for step, job in jobs.items():
-        facts[step.file_name] = _written(step, job, clock)
+        written[step] = _written(step, job, clock)
         if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
-    return facts, quantized.record if quantized else None
+    return written, quantized.record if quantized else None
 
 
-def _written(step: Step, job: exporters.Job, clock: Clock) -> FileFacts:
+def _written(step: Step, job: exporters.Job, clock: Clock) -> Subject:
     """Export one artifact, and hold what it says of itself against what was asked."""
     target = exporters.load(step.target)
     with clock(f"export {step.target}", f"writing {step.file_name}"):
@@ -292,7 +282,15 @@ def _written(step: Step, job: exporters.Job, clock: Clock) -> FileFacts:
         with _not_the_users(step.file_name):
             facts: FileFacts = target.describe(job.path)
         exporters.verify(job, target.INFO, facts)
-    return facts
+    return Subject(
+        name=step.file_name,
+        path=job.path,
+        target=step.target,
+        precision=step.precision,
+        head=job.head,
+        size=step.size,
+        facts=facts,
+    )
 
 
 def _demoted(artifact: Artifact, record: Manifest) -> Artifact:

@@ -15,7 +15,7 @@ OPSETS = range(13, 21)
 MAX_THREADS = 128
 DEFAULT_SIZE = Size(height=640, width=640)
 DEFAULT_EFFORT = Effort.BEST
-DEFAULT_STEPS = 800
+DEFAULT_STEPS = 500
 DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target="iOS16")
 
 

@@ -24,6 +24,10 @@ SCORE_WEIGHT = 6.0
 """Of squared errors of the face margin, in logits."""
 LANDMARK_WEIGHT = 2.0
 """Of squared landmark errors against squared box errors, both in units of the variance-scaled offsets."""
+RIVAL_CELLS = 2
+"""Priors at most so many cells apart, in a row or a column, are rivals for the same face."""
+RIVAL_SLOPE = 0.5
+"""A prior counts e times less for every 1 / slope logits that its best rival is ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,9 @@ class Level:
     ) -> list[tuple[Tensor, Tensor]]:
         """What counts in the head, and how much a squared error of it does.
 
-        A prior counts by the float network's face probability p there, since only priors that fire are ever read. The
-        margin also counts by p (1 - p), the slope of the score: near 0.5 it decides whether a face is found.
+        A prior counts by the float network's face probability p there, and the less the further its best rival is
+        ahead: of the priors on a face, non-maximum suppression leaves the best to be read. The margin also counts by
+        p (1 - p), the slope of the score: near 0.5 it decides whether a face is found.
 
         Args:
             values: of the head, by tensor.
@@ -68,10 +73,11 @@ class Level:
             Weights and values for box offsets [B, priors, 4, h, w], landmark offsets [B, priors, 2K, h, w] and face
             margins [B, priors, h, w]. The weights of a prior are for the mean over its box's and its landmarks' values.
         """
-        p = self.face_margin((expected or values)[self.margin]).detach().sigmoid()
-        prior = (p + BACKGROUND_WEIGHT).unsqueeze(2)
+        margin = self.face_margin((expected or values)[self.margin]).detach()
+        p, best = margin.sigmoid(), _best(margin)
+        prior = (best * p + BACKGROUND_WEIGHT).unsqueeze(2)
         box, points = self.by_prior(values[self.box]), self.by_prior(values[self.landmarks])
-        doubt = p * (1 - p) + 0.1 * p + BACKGROUND_WEIGHT / 2
+        doubt = best * (p * (1 - p) + 0.1 * p) + BACKGROUND_WEIGHT / 2
         return [
             (prior / box.shape[2], box),
             (LANDMARK_WEIGHT * prior / points.shape[2], points),
@@ -80,7 +86,16 @@ class Level:
 
     def face_weight(self, expected: Mapping[str, Tensor]) -> Tensor:
         """How many faces' worth of priors there are: the sum of their weights."""
-        return (self.face_margin(expected[self.margin]).sigmoid() + BACKGROUND_WEIGHT).sum()
+        margin = self.face_margin(expected[self.margin])
+        return (_best(margin) * margin.sigmoid() + BACKGROUND_WEIGHT).sum()
+
+
+def _best(margin: Tensor) -> Tensor:
+    """1 where a prior has no better rival, and less the further it is behind; [B, priors, h, w] like the margin."""
+    from torch.nn.functional import max_pool2d
+
+    highest = max_pool2d(margin.amax(1, keepdim=True), 2 * RIVAL_CELLS + 1, stride=1, padding=RIVAL_CELLS)
+    return (-RIVAL_SLOPE * (highest - margin)).exp()
 
 
 def levels(graph: Graph) -> list[Level]:

@@ -23,13 +23,13 @@ class Schedule:
         zero_rate: in steps of the activation's grid.
     """
 
-    steps: int = 800
+    steps: int = 500
     batch: int = 16
     side: int = 192
     pool: int = 1536
     near_faces: float = 0.7
     halved: float = 0.25
-    weight_rate: float = 0.04
+    weight_rate: float = 0.015
     bias_rate: float = 6e-4
     factor_rate: float = 6e-3
     scale_rate: float = 2e-3

@@ -77,6 +77,20 @@ def as_feed() -> Callable[..., dict[str, NDArray[np.float32]]]:
 
 
 @pytest.fixture(scope="session")
+def best_of_rivals() -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """`best_of_rivals(margin)`, [B, priors, h, w]: exp of half of what a prior is behind the best within two cells."""
+
+    def best(margin: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.empty_like(margin)
+        for n, prior, i, j in np.ndindex(*margin.shape):
+            rivals = margin[n, :, max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3]
+            found[n, prior, i, j] = np.exp((margin[n, prior, i, j] - rivals.max()) / 2)
+        return found
+
+    return best
+
+
+@pytest.fixture(scope="session")
 def engine_model(seeded_model: Callable[[], Any], pictures: list[NDArray[np.uint8]]) -> Callable[[], tuple[Any, Any]]:
     """`engine_model()` gives a new copy of the rewritten and equalized seeded model, and its plan (chosen once)."""
     import onnx

@@ -100,6 +100,30 @@ def test_channels_are_read_as_the_head_flattens_them(seeded_model, run_showing, 
     np.testing.assert_allclose(torch.cat(scores, dim=1), values["scores"], atol=1e-6)
 
 
+def test_of_rivals_for_a_face_the_best_counts():
+    import torch
+
+    level = Level(margin="m", box="b", landmarks="l", priors=2)
+    margin = torch.full((1, 2, 4, 9), -30.0)
+    margin[0, 0, 1, 1], margin[0, 1, 2, 3], margin[0, 0, 1, 4] = 4.0, 2.0, 4.0  # two cells, three cells apart
+    values = {
+        "m": torch.stack([torch.zeros_like(margin), margin], dim=2).reshape(1, 4, 4, 9),
+        "b": torch.zeros(1, 8, 4, 9),
+        "l": torch.zeros(1, 20, 4, 9),
+    }
+    (box, _), (points, _), (score, _) = level.weighted(values)
+    first, beaten, second = (w[0] for w in (box[:, 0, 0, 1, 1], box[:, 1, 0, 2, 3], box[:, 0, 0, 1, 4]))
+    p = 1 / (1 + np.exp(-np.array([4.0, 2.0])))
+    assert float(first) == float(second) == pytest.approx((p[0] + 0.002) / 4)
+    assert float(beaten) == pytest.approx((np.exp(-1) * p[1] + 0.002) / 4)
+    assert float(points[0, 1, 0, 2, 3]) == pytest.approx(2 * (np.exp(-1) * p[1] + 0.002) / 10)
+    doubt = p[1] * (1 - p[1]) + 0.1 * p[1]
+    assert float(score[0, 1, 2, 3]) == pytest.approx(6 * (np.exp(-1) * doubt + 0.001))
+    assert float(box[0, 0, 0, 3, 8]) == pytest.approx(0.002 / 4), "no face is near"
+    faces = 2 * p[0] + np.exp(-1) * p[1] + 2 * 4 * 9 * 0.002
+    assert float(level.face_weight(values)) == pytest.approx(faces, rel=1e-5)
+
+
 def test_offsets_by_prior_are_views_of_whole_quadruples():
     import torch
 

@@ -168,36 +168,43 @@ def test_torch_s_threads_are_given_back(learn):
     assert torch.get_num_threads() == before
 
 
-def loss(values: dict[str, np.ndarray], targets: dict[str, np.ndarray], names: list[dict[str, str]]) -> float:
-    """The distillation loss in float64, written out: weights by face probability, score errors by its slope."""
-    total = faces = 0.0
-    for level in names:
+@pytest.fixture
+def loss(best_of_rivals: Callable[..., Any]) -> Callable[..., float]:
+    """The distillation loss in float64, written out: weights by face probability, best prior and slope of the score."""
 
-        def parts(side: dict[str, np.ndarray], name: str) -> np.ndarray:
-            value = side[name].astype(np.float64)
-            n, c, h, w = value.shape
-            return value.reshape(n, 2, c // 2, h, w)
+    def parts(side: dict[str, np.ndarray], name: str) -> np.ndarray:
+        value = side[name].astype(np.float64)
+        n, c, h, w = value.shape
+        return value.reshape(n, 2, c // 2, h, w)
 
-        margin, expected = (
-            parts(side, level["margin"])[:, :, 1] - parts(side, level["margin"])[:, :, 0] for side in (values, targets)
-        )
-        p = 1 / (1 + np.exp(-expected))
-        box, points = (
-            np.square(parts(values, level[k]) - parts(targets, level[k])).mean(axis=2) for k in ("box", "landmarks")
-        )
-        total += ((p + 0.002) * (box + 2 * points)).sum()
-        total += 6 * ((p * (1 - p) + 0.1 * p + 0.001) * np.square(margin - expected)).sum()
-        faces += (p + 0.002).sum()
-    return total / faces
+    def margin(side: dict[str, np.ndarray], level: dict[str, str]) -> np.ndarray:
+        logits = parts(side, level["margin"])
+        return logits[:, :, 1] - logits[:, :, 0]
+
+    def of(values: dict[str, np.ndarray], targets: dict[str, np.ndarray], names: list[dict[str, str]]) -> float:
+        total = faces = 0.0
+        for level in names:
+            expected = margin(targets, level)
+            p, best = 1 / (1 + np.exp(-expected)), best_of_rivals(expected)
+            box, points = (
+                np.square(parts(values, level[k]) - parts(targets, level[k])).mean(axis=2) for k in ("box", "landmarks")
+            )
+            score = np.square(margin(values, level) - expected)
+            total += ((best * p + 0.002) * (box + 2 * points)).sum()
+            total += 6 * ((best * (p * (1 - p) + 0.1 * p) + 0.001) * score).sum()
+            faces += (best * p + 0.002).sum()
+        return total / faces
+
+    return of
 
 
-def test_the_loss_is_the_formula_in_float64(seeded_model):
+def test_the_loss_is_the_formula_in_float64(seeded_model, loss):
     found = levels(Graph(seeded_model()))
     names = [{"margin": v.margin, "box": v.box, "landmarks": v.landmarks} for v in found]
     random = np.random.default_rng(3)
     sides = [
         {
-            name: random.normal(size=(2, channels, 3 + i, 4)).astype(np.float32) * 2
+            name: random.normal(size=(2, channels, 6 + i, 7)).astype(np.float32) * 2
             for i, level in enumerate(names)
             for name, channels in ((level["margin"], 4), (level["box"], 8), (level["landmarks"], 20))
         }
@@ -209,7 +216,7 @@ def test_the_loss_is_the_formula_in_float64(seeded_model):
 
 
 @pytest.mark.slow
-def test_learning_brings_the_written_model_nearer(learn, engine_model, pictures, as_feed, run_showing, tmp_path):
+def test_learning_brings_the_written_model_nearer(learn, engine_model, pictures, as_feed, run_showing, tmp_path, loss):
     """Measured on what is written, by onnxruntime, on whole photographs; the seeded network needs small steps."""
     model, plan = engine_model()
     graph = Graph(model)
