@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -340,6 +341,30 @@ def run_facex(
 
     yield run
     signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@pytest.fixture
+def start_waiting(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`start_waiting(code, *line)` runs Python code with a command line in `tmp_path`, until it says that it waits."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *line: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *line],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == "waiting\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

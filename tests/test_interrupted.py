@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,27 +46,11 @@ def line(seeded_checkpoint: Path, photo_dir: Path) -> list[str]:
 
 
 @pytest.fixture
-def waiting(tmp_path: Path, line: list[str]) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def waiting(
+    start_waiting: Callable[..., subprocess.Popen[str]], line: list[str]
+) -> Callable[[], subprocess.Popen[str]]:
     """`waiting()` starts an export and returns when it is about to be judged."""
-    started = []
-
-    def start() -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", WAITING, *line],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout
-        assert process.stdout.readline() == "waiting\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return functools.partial(start_waiting, WAITING, *line)
 
 
 @pytest.mark.parametrize(

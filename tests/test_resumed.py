@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +56,16 @@ def line(seeded_checkpoint: Path, calib_dir: Path) -> list[str]:
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, line: list[str]) -> Iterator[Callable[[signal.Signals], int]]:
+def stopped(start_waiting: Callable[..., subprocess.Popen[str]], line: list[str]) -> Callable[[signal.Signals], int]:
     """`stopped(signal)`: start the export into `out`, stop it after five steps, give its exit code."""
-    started = []
 
     def stop(number: signal.Signals) -> int:
-        process = subprocess.Popen(
-            [sys.executable, "-c", WAITING, *line, "--out", "out"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout
-        assert process.stdout.readline() == "waiting\n"
+        process = start_waiting(WAITING, *line, "--out", "out")
         process.send_signal(number)
         process.communicate(timeout=60)
         return process.returncode
 
-    yield stop
-    for process in started:
-        process.kill()
-        process.communicate()
+    return stop
 
 
 def states(out: Path) -> list[Path]:
