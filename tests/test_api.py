@@ -18,6 +18,8 @@ from facex.manifest import Manifest
 from facex.recipe import DEFAULT_STEPS
 from facex.types import ChannelOrder, Verdict
 
+pytestmark = pytest.mark.slow  # each is a whole export or check
+
 NAME = "seeded_160x160_fp32.onnx"
 
 

@@ -298,6 +298,7 @@ def _line(command: str, checkpoint: Path, exported: Path, folder: Path) -> list[
     }[command]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -321,6 +322,7 @@ def test_bad_photographs(
     assert message in run_with(_line(command, seeded_checkpoint, exported, folder), [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["export", "check"])
 def test_photographs_without_faces(
     run_with: Callable[..., str],

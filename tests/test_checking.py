@@ -17,6 +17,8 @@ from facex import checking, manifest
 from facex.errors import ArtifactError, UsageError
 from facex.types import ContractOptions, Precision
 
+pytestmark = pytest.mark.slow  # each is a whole check
+
 Run = Callable[..., Any]
 FP32, FP16 = "seeded_160x160_fp32.onnx", "seeded_160x160_fp16.onnx"
 

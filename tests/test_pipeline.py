@@ -14,6 +14,8 @@ import pytest
 from facex import exporters, manifest, workspace
 from facex.types import Verdict
 
+pytestmark = pytest.mark.slow  # each is a whole export
+
 Run = Callable[..., Any]
 NAME = "seeded_160x160_fp32.onnx"
 FAILED = f"{workspace.FOLDER}/{NAME}.failed"

@@ -95,6 +95,7 @@ def head_error(found: dict[str, Any], wanted: dict[str, Any]) -> float:
     return float(np.square(found["boxes"].astype(np.float64) - wanted["boxes"]).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effort", EFFORTS, ids=str)
 def test_every_effort_writes_a_model_that_answers_like_the_float_one(
     engine_of: Any, float_pivot: Path, run_onnx: Any, feed: Any, tmp_path: Path, effort: Effort

@@ -84,6 +84,7 @@ def integer_macs(network_macs) -> dict[str, int]:
     return {name: macs * SPLIT.get(name, 1) for name, macs in network_macs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_macs_are_those_of_the_network_in_every_precision(artifact, network_macs, integer_macs, target):
     for precision in exporters.info(target).precisions:

@@ -13,6 +13,7 @@ from facex.recipe import OPSETS
 from facex.types import FloatIsland, Head, Precision
 
 
+@pytest.mark.slow
 def test_single_precision_is_the_pivot_and_eight_bits_are_the_plan(make_job, pivot, qdq, tmp_path):
     target.export(make_job(tmp_path / "a.onnx", Precision.FP32))
     target.export(make_job(tmp_path / "b.onnx", Precision.W8A8, Head.RAW))

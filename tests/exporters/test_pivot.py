@@ -57,7 +57,8 @@ def test_every_opset_on_offer_is_written_and_computes_the_same(pivot, run_onnx, 
     assert min(snr_db(found[name], wanted[name]) for name in wanted) > 100
 
 
-@pytest.mark.parametrize("opset", [OPSETS[0], *(pytest.param(opset, marks=pytest.mark.slow) for opset in OPSETS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset_on_offer_can_be_halved_quantized_and_lowered(
     pivot, qdq, run_onnx, detector, picture, tmp_path, opset
 ):
