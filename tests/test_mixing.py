@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facex import mixing
+from facex.calibration import units
+from facex.errors import SessionUnavailableError
 from facex.mixing import F1, F1_MARGIN, NME, NME_MARGIN, WORTH, Goal, Part, goal_of, search, worst
 from facex.types import Limit, Precision
 
@@ -214,6 +218,49 @@ def test_the_goal_is_what_the_judge_will_ask(limits: list[Limit], expected: Goal
 )
 def test_of_several_files_the_worst_counts(of: Any, together: Any) -> None:
     assert worst([{F1: f1, NME: nme} for f1, nme in of]) == {F1: together[0], NME: together[1]}
+
+
+def test_without_a_runtime_for_the_files_the_qdq_model_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each set is written, opened where that is possible, and thrown away again."""
+    opened: list[str] = []
+
+    class Target:
+        def __init__(self, runs: bool) -> None:
+            self.runs = runs
+
+        def export(self, job: Any) -> None:
+            job.path.write_bytes(job.qdq.read_bytes())
+
+        def open_session(self, path: Path, *, threads: int) -> str:
+            assert path.read_bytes() == b"qdq"
+            if not self.runs:
+                raise SessionUnavailableError("not here")
+            opened.append(path.name)
+            return path.name
+
+    class Written:
+        graph = None
+
+        def write(self, path: Path, _floats: frozenset[str]) -> None:
+            path.write_bytes(b"qdq")
+
+    @dataclasses.dataclass
+    class Job:
+        path: Path
+        qdq: Path | None = None
+
+    monkeypatch.setattr(units, "closure", lambda _graph, floats: floats)
+    trial = object.__new__(mixing._Trial)
+    trial._calibrated, trial._work, trial._threads = Written(), tmp_path, 1  # type: ignore[assignment]
+    trial._jobs = {"absent": Job(tmp_path / "a.absent")}  # type: ignore[dict-item]
+    monkeypatch.setattr(mixing.exporters, "load", lambda name: Target(runs=name != "absent"))
+    assert trial._sessions(frozenset()) == {"onnx": "mixed_qdq.onnx"}
+    trial._jobs = {"absent": Job(tmp_path / "a.absent"), "here": Job(tmp_path / "a.here")}  # type: ignore[dict-item]
+    assert trial._sessions(frozenset()) == {"here": "mixed_a.here"}
+    assert opened == ["mixed_qdq.onnx", "mixed_a.here"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reference_is_asked_once_for_each_picture() -> None:
