@@ -24,11 +24,17 @@ def page() -> str:
     """The whole page."""
     with _two_threads():
         root = click.Context(cli, info_name="facex", **{**cli.context_settings, "terminal_width": WIDTH})
-        sections = [("facex", _help(cli, root))]
-        for name in cli.list_commands(root):
-            command = cli.commands[name]
-            sections.append((f"facex {name}", _help(command, click.Context(command, info_name=name, parent=root))))
+        sections = list(_sections(cli, root))
     return "\n".join([PREAMBLE, *(f"## {title}\n\n```text\n{text}\n```\n" for title, text in sections)])
+
+
+def _sections(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """The help of a command, and of those below it where it is a group."""
+    yield context.command_path, _help(command, context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.commands[name]
+            yield from _sections(below, click.Context(below, info_name=name, parent=context))
 
 
 def _help(command: click.Command, context: click.Context) -> str:

@@ -511,6 +511,74 @@ def doctor(targets: Sequence[str], as_json: bool) -> int:
     return code
 
 
+@cli.group()
+def weights() -> None:
+    """List public checkpoints to try facex with, and fetch one.
+
+    They go to $FACEX_CACHE or this user's cache folder. Nothing is fetched unless pull asks for it by name.
+
+    \b
+    Examples:
+      facex weights list
+      facex weights pull mnet025
+    """  # noqa: D301 - click wants the character itself
+
+
+@weights.command("list")
+@json_option
+def weights_list(as_json: bool) -> int:
+    """Show the public checkpoints: licence, address, checksum, what is in the cache, and how to export each.
+
+    \b
+    Examples:
+      facex weights list
+      facex weights list --json
+    """  # noqa: D301 - click wants the character itself
+    from facex import cache
+    from facex import weights as checkpoints
+
+    found = [checkpoints.look(checkpoint) for checkpoint in checkpoints.catalogue()]
+    with _printing():
+        if as_json:
+            plain = {"cache": cache.folder().as_posix(), "checkpoints": [copy.plain() for copy in found]}
+            click.echo(_json(plain, 0), nl=False)
+        else:
+            from facex.report import listing
+
+            listing.weights(found, _console())
+    return 0
+
+
+@weights.command("pull")
+@click.argument("name")
+@json_option
+def weights_pull(name: str, as_json: bool) -> int:
+    """Fetch the public checkpoint NAME into the cache, verify its checksum, and show how to export it.
+
+    One that is there already is verified again, without a connection. An interrupted pull goes on where it stopped.
+
+    \b
+    Examples:
+      facex weights pull mnet025
+      facex weights pull mnet025_relu --json
+    """  # noqa: D301 - click wants the character itself
+    from facex import weights as checkpoints
+    from facex.report import listing
+
+    checkpoint = checkpoints.find(name)
+    if not as_json:
+        with _printing():
+            listing.licence(checkpoint, _console())
+    with _progress() as progress:
+        pulled = checkpoints.pull(checkpoint, progress)
+    with _printing():
+        if as_json:
+            click.echo(_json(pulled.plain(), 0), nl=False)
+        else:
+            listing.pulled(pulled, _console())
+    return 0
+
+
 def _inspected(artifact: Artifact, facts: FileFacts, kernels: KernelFacts | None) -> dict[str, Any]:
     """One entry of `inspect --json`: keys of the artifact, of its file and of its kernels, null where nobody asked."""
     said = {key: as_plain(value) for key, value in vars(facts).items() if key not in ("inputs", "outputs")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,11 @@ def _section(path: Path, data: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def defaults(path: Path, group: click.Group) -> dict[str, dict[str, Any]]:
-    """Defaults for every command, from the file's keys.
+    """Defaults for every command, from the file's keys; those of a group's commands are in the group's own dict.
 
     A key is the name of an option (`max-size-mb` or `max_size_mb`), or `checkpoint`, and holds for every command that
-    has it; a table named after a command holds for that command alone and goes before. Paths are relative to the file.
+    has it; a table named after a command, or after a group of commands, holds for that alone and goes before. Paths are
+    relative to the file.
 
     Raises:
         UsageError: a key that no command has, or a value that its option refuses; names the file and the key.
@@ -64,15 +66,39 @@ def defaults(path: Path, group: click.Group) -> dict[str, dict[str, Any]]:
     table = _section(path, _read(path))
     if table is None:
         raise UsageError(f"{path}: has no [tool.facex]")
-    found: dict[str, dict[str, Any]] = {name: {} for name in group.commands}
+    found = _empty(group)
+    _fill(found, path, group, table, "")
+    return found
+
+
+def _empty(group: click.Group) -> dict[str, dict[str, Any]]:
+    return {name: _empty(c) if isinstance(c, click.Group) else {} for name, c in group.commands.items()}
+
+
+def _commands(group: click.Group, found: dict[str, dict[str, Any]]) -> Iterator[tuple[click.Command, dict[str, Any]]]:
+    """Every command at or below a group, with the dict of its defaults."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, found[name])
+        else:
+            yield command, found[name]
+
+
+def _fill(
+    found: dict[str, dict[str, Any]], path: Path, group: click.Group, table: Mapping[str, Any], prefix: str
+) -> None:
+    """Set what a group's table says: of all its commands first, then of each."""
     own = {key: value for key, value in table.items() if key in group.commands and isinstance(value, dict)}
     for key, value in table.items():
         if key not in own:
-            _set(found, path, group, list(group.commands), key, value, shown=key)
-    for command, options in own.items():
+            _set(list(_commands(group, found)), path, key, value, shown=f"{prefix}{key}")
+    for name, options in own.items():
+        command = group.commands[name]
+        if isinstance(command, click.Group):
+            _fill(found[name], path, command, options, f"{prefix}{name}.")
+            continue
         for key, value in options.items():
-            _set(found, path, group, [command], key, value, shown=f"{command}.{key}")
-    return found
+            _set([(command, found[name])], path, key, value, shown=f"{prefix}{name}.{key}")
 
 
 def _keys(command: click.Command) -> dict[str, click.Parameter]:
@@ -86,26 +112,16 @@ def _keys(command: click.Command) -> dict[str, click.Parameter]:
     return keys
 
 
-def _set(
-    found: dict[str, dict[str, Any]],
-    path: Path,
-    group: click.Group,
-    commands: list[str],
-    key: str,
-    value: Any,
-    *,
-    shown: str,
-) -> None:
+def _set(commands: list[tuple[click.Command, dict[str, Any]]], path: Path, key: str, value: Any, *, shown: str) -> None:
     name = key.replace("-", "_")
-    keys = {command: _keys(group.commands[command]) for command in commands}
-    holders = [command for command in commands if name in keys[command]]
+    keys = [(_keys(command), found) for command, found in commands]
+    holders = [(known[name], found) for known, found in keys if name in known]
     if not holders:
-        valid = sorted({known.replace("_", "-") for command in commands for known in keys[command]})
+        valid = sorted({key.replace("_", "-") for known, _ in keys for key in known})
         raise UsageError(f"{path}: '{shown}' is not an option", hint=f"valid keys: {', '.join(valid)}")
-    for command in holders:
-        param = keys[command][name]
+    for param, found in holders:
         assert param.name is not None
-        found[command][param.name] = _converted(path, shown, param, value)
+        found[param.name] = _converted(path, shown, param, value)
 
 
 def _converted(path: Path, shown: str, param: click.Parameter, value: Any) -> Any:

@@ -8,6 +8,7 @@
     │   └── ArtifactError     2     an existing artifact, manifest or ground truth
     ├── MissingExtraError     5   an optional package is needed and not installed
     └── BackendError          6   a converter, a runtime or the file system failed
+        ├── DownloadError     6     a file cannot be fetched, or is not the one that was expected
         └── UnsupportedOperatorError  6  the lowering has no function for an operator
 
 Failed checks are not errors: they are findings with a verdict (`facex.types.Finding`), and become exit code 3
@@ -86,6 +87,10 @@ class BackendError(FacexError):
     """A converter, a runtime or the file system failed on input that facex believes to be good."""
 
     exit_code = EXIT_BACKEND
+
+
+class DownloadError(BackendError):
+    """A file cannot be fetched from the network, or what came is not the file that was expected."""
 
 
 class UnsupportedOperatorError(BackendError):

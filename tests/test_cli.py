@@ -39,7 +39,14 @@ def test_help_is_quick(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [["--help"], ["export", "--help"], ["export", "m.pth", "--plan"], ["doctor", "--json"]]
+    "line",
+    [
+        ["--help"],
+        ["export", "--help"],
+        ["export", "m.pth", "--plan"],
+        ["doctor", "--json"],
+        ["weights", "list", "--json"],
+    ],
 )
 def test_no_heavy_package_is_imported_for(tmp_path: Path, line: list[str]) -> None:
     code = (
@@ -78,7 +85,7 @@ def test_the_examples_of_the_help_are_understood(run_facex: Run) -> None:
 def test_help_lists_the_commands_and_the_exit_codes(run_facex: Run) -> None:
     ran = run_facex("--help")
     assert ran.code == 0
-    assert COMMANDS == ["bench", "check", "debug-int8", "doctor", "export", "inspect"]
+    assert COMMANDS == ["bench", "check", "debug-int8", "doctor", "export", "inspect", "weights"]
     for command in COMMANDS:
         assert f"\n  {command} " in ran.out
     for words in ("0 all passed", "2 usage", "3 parity", "4 budget", "5 a needed extra", "6 a backend"):
@@ -106,6 +113,7 @@ def lines(quick_pivot: None, exported: Path, seeded_checkpoint: Path, photo_dir:
         "bench": ["bench", exported / FP32, exported / FP16, "--runs", "3"],
         "inspect": ["inspect", exported / "manifest.json"],
         "doctor": ["doctor"],
+        "weights": ["weights", "list"],
     }
 
 
@@ -116,6 +124,7 @@ KEYS = {
     "bench": {"artifacts", "findings", "latency", "tools"},
     "inspect": {"artifacts", "manifest"},
     "doctor": {"facex", "python", "system", "targets"},
+    "weights": {"cache", "checkpoints"},
 }
 
 
@@ -259,7 +268,7 @@ def test_inspect_of_tflite_files_is_quick_and_names_every_reference_kernel(
     assert (ran.code, ran.out) == (2, "")
 
 
-@pytest.mark.parametrize("command", ["doctor", "plan", "inspect", "help"])
+@pytest.mark.parametrize("command", ["doctor", "plan", "inspect", "weights", "help"])
 def test_a_reader_that_goes_away_changes_nothing(tmp_path: Path, lines: dict[str, list[object]], command: str) -> None:
     line = map(str, lines.get(command, ["--help"]))
     reader, writer = os.pipe()
@@ -282,7 +291,7 @@ def test_a_reader_that_goes_away_does_not_hide_a_failure(tmp_path: Path, exporte
     assert done.returncode == 4
 
 
-@pytest.mark.parametrize("command", ["doctor", "inspect", "plan"])
+@pytest.mark.parametrize("command", ["doctor", "inspect", "plan", "weights"])
 def test_output_fits_a_terminal_that_knows_only_ascii(
     tmp_path: Path, lines: dict[str, list[object]], command: str
 ) -> None:

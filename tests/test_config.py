@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+
+from facex.cli import cli
 
 Run = Callable[..., Any]
 
@@ -103,6 +106,39 @@ def test_options_reach_every_command_that_has_them(
     assert json.loads(timed.out)["latency"][0]["runs"] == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "as_json"),
+    [
+        ("json = true", {"list", "pull"}),
+        ("[weights]\njson = true", {"list", "pull"}),
+        ("[weights.list]\njson = true", {"list"}),
+        ("json = true\n[weights.list]\njson = false", {"pull"}),
+        ("[weights]\njson = true\n[weights.pull]\njson = false", {"list"}),
+        ("json = true\n[weights]\njson = false\n[weights.pull]\njson = true", {"pull"}),
+        ("[doctor]\njson = true", set()),
+    ],
+)
+@pytest.mark.parametrize("name", ["facex.toml", "pyproject.toml"])
+def test_options_reach_the_commands_of_a_group(
+    run_facex: Run, tmp_path: Path, name: str, text: str, as_json: set[str]
+) -> None:
+    if name == "pyproject.toml":
+        text = f"[tool.facex]\n{text}".replace("\n[", "\n[tool.facex.")
+    (tmp_path / name).write_text(text)
+    with cli.make_context("facex", ["weights", "list"]) as context:
+        cli.callback(config_path=None, debug=False)
+        group = cli.commands["weights"]
+        assert isinstance(group, click.Group)
+        within = group.make_context("weights", ["list"], parent=context)
+        found = {
+            command
+            for command, arguments in (("list", []), ("pull", ["mnet025"]))
+            if group.commands[command].make_context(command, arguments, parent=within).params["as_json"]
+        }
+    assert found == as_json
+    assert run_facex("weights", "list").out.startswith("{") is ("list" in as_json)
+
+
 def test_pyproject_with_our_table(planned: Run, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "app"\n[tool.facex]\ncheckpoint = "a.pth"\nthreads = 2\n'
@@ -140,6 +176,14 @@ def test_a_file_may_be_named(planned: Run, tmp_path: Path) -> None:
         ("[export]\nruns = 3", "'export.runs' is not an option"),
         ("[convert]\nthreads = 3", "'convert' is not an option"),
         ("export = 3", "'export' is not an option"),
+        ("weights = 3", "'weights' is not an option"),
+        ("list = 3", "'list' is not an option"),
+        ("[list]\njson = true", "'list' is not an option"),
+        ("[weights]\nlist = 3", "'weights.list' is not an option — valid keys: json"),
+        ("[weights]\nthreads = 3", "'weights.threads' is not an option — valid keys: json"),
+        ("[weights.get]\njson = true", "'weights.get' is not an option"),
+        ("[weights.list]\nname = 'a'", "'weights.list.name' is not an option — valid keys: json"),
+        ("[weights.pull]\njson = 1", "'weights.pull.json' must be true or false, not 1"),
         ("threads = 0", "'threads'"),
         ("threads = 'two'", "'threads'"),
         ("threads = true", "'threads' must be text or a number, not True"),

@@ -12,6 +12,7 @@ from facex.errors import (
     ArtifactError,
     BackendError,
     CheckpointError,
+    DownloadError,
     FacexError,
     InputError,
     MissingExtraError,
@@ -30,6 +31,7 @@ PARENTS = {
     ArtifactError: (InputError, 2),
     MissingExtraError: (FacexError, 5),
     BackendError: (FacexError, 6),
+    DownloadError: (BackendError, 6),
     UnsupportedOperatorError: (BackendError, 6),
 }
 

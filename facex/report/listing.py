@@ -1,4 +1,4 @@
-"""Tables of `bench`, `inspect`, `debug-int8` and `doctor` for the terminal."""
+"""Tables of `bench`, `inspect`, `debug-int8`, `doctor` and `weights` for the terminal."""
 
 from __future__ import annotations
 
@@ -239,3 +239,35 @@ def health(found: Any, console: Console) -> None:
     for target in found.targets:
         if target.advice:
             _line(console, f"{target.name}: {target.advice}")
+
+
+def weights(found: Sequence[Any], console: Console) -> None:
+    """Print the public checkpoints (`facex.weights.Copy`), what the cache holds of each, and how to export it."""
+    table = _table("checkpoint", "MB", "licence", "in the cache", right=("MB",))
+    for copy in found:
+        of = copy.checkpoint
+        _row(table, console, of.name, f"{of.size_bytes / 1e6:.1f}", of.licence, copy.state.value)
+    _print_whole(table, console)
+    for copy in found:
+        licence(copy.checkpoint, console)
+        _fields(console, [("export", copy.command)])
+    _line(console, "Nothing is fetched before facex weights pull NAME.")
+
+
+def licence(checkpoint: Any, console: Console) -> None:
+    """Print what a public checkpoint is, where it comes from, and under which licence."""
+    _line(console, f"{checkpoint.name}: {checkpoint.description}", "bold")
+    fields = [
+        ("licence", f"{checkpoint.licence}, stated at {checkpoint.licence_url}"),
+        ("trained by", checkpoint.repository),
+        ("address", checkpoint.url),
+        ("sha256", checkpoint.sha256),
+    ]
+    _fields(console, fields)
+
+
+def pulled(copy: Any, console: Console) -> None:
+    """Print where a checkpoint is now, and how to export it."""
+    done = "fetched" if copy.fetched else "already there"
+    fields = [("file", f"{copy.path} ({done}, its sha256 is the expected one)"), ("export", copy.command)]
+    _fields(console, fields)
