@@ -326,6 +326,28 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
 
 
 @cli.command()
+@click.argument("folder", type=PATH)
+@click.option("--count", type=click.IntRange(1, 100_000), default=16, show_default=True, help="Photographs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything in them.")
+def render(folder: Path, count: int, seed: int) -> int:
+    """Render photographs of people who do not exist into the new FOLDER, with gt.json: the truth about every face.
+
+    \b
+    Examples:
+      facex render faces --count 64
+      facex render others --count 64 --seed 1
+    """  # noqa: D301 - click wants the character itself
+    from facex.demo import gallery
+
+    with _progress() as progress:
+        progress.start(f"rendering {count} photographs", count)
+        gallery.render(folder, stream=gallery.Stream.OTHER, count=count, seed=seed, progress=progress)
+    with _printing():
+        click.echo(f"{folder}: {count} photographs in {gallery.IMAGES}/, what is in them in {gallery.GROUND_TRUTH}")
+    return 0
+
+
+@cli.command()
 @click.argument("artifacts", type=PATH, nargs=-1, required=True)
 @click.option("--reference", type=PATH, required=True, help="The checkpoint that the artifacts must agree with.")
 @click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")

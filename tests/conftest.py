@@ -146,7 +146,7 @@ def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> di
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            network = retinaface._skeleton(8, 64, (2, 2, 2), landmarks, slope)
+            network = retinaface.skeleton(8, 64, (2, 2, 2), landmarks, slope)
             _random_weights(network)
             network.train()
             network(_letterboxed([_draw(500 + i, 200, 160) for i in range(8)]))

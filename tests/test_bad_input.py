@@ -247,6 +247,12 @@ def test_inspect_refuses(run_with: Callable[..., str], exported: Path, mistake: 
     ("line", "message"),
     [
         (["export"], "no checkpoint was given"),
+        (["render"], "Missing argument 'FOLDER'"),
+        (["render", "a_file"], "a_file: exists and is not empty"),
+        (["render", "a_file/new"], "a_file/new: a_file is a file"),
+        (["render", "new", "--count", "0"], "0 is not in the range"),
+        (["render", "new", "--seed", "-1"], "-1 is not in the range"),
+        (["render", "new", "surplus"], "unexpected extra argument (surplus)"),
         (["check"], "Missing argument 'ARTIFACTS...'"),
         (["check", "a_file"], "Missing option '--reference'"),
         (["check", "other.json", "--reference", "m.pth"], "other.json: schema_version is None"),

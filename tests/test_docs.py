@@ -133,7 +133,7 @@ def test_the_command_line_page_is_fresh():
 
 def test_examples_in_the_help_keep_their_lines():
     for name, command in cli.commands.items():
-        text = command.get_help(click.Context(command, info_name=name))
+        text = command.get_help(click.Context(command, info_name=name, **cli.context_settings))
         assert "\\b" not in text
         assert re.search(rf"^    facex {name}", text, flags=re.M), text
 

@@ -107,12 +107,20 @@ def flatten(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor,
     """Raw maps to loc [B, N, 4], conf [B, N, 2] (softmaxed) and landm [B, N, 2K], N in the order of the priors."""
     import torch
 
+    loc, logits, landm = flatten_logits(levels, landmarks)
+    return loc, torch.softmax(logits, dim=-1), landm
+
+
+def flatten_logits(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with the logits of background and face in place of their softmax."""
+    import torch
+
     def flat(maps: list[Tensor], width: int) -> Tensor:
         return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps], dim=1)
 
     return (
         flat([level.loc for level in levels], 4),
-        torch.softmax(flat([level.conf for level in levels], 2), dim=-1),
+        flat([level.conf for level in levels], 2),
         flat([level.landm for level in levels], 2 * landmarks),
     )
 

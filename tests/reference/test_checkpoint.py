@@ -355,7 +355,7 @@ def test_a_key_that_sets_the_structure_is_empty(state: State, save: Save, key: s
 def test_structure_follows_from_shapes(
     stem: int, anchors: tuple[int, ...], landmarks: int, backbone: str, layout: str
 ) -> None:
-    network = retinaface._skeleton(stem, 32, anchors, landmarks, 0.1)
+    network = retinaface.skeleton(stem, 32, anchors, landmarks, 0.1)
     state = {retinaface.published_key(k, layout): v for k, v in network.state_dict().items()}
     assert len(state) == len(network.state_dict())
 

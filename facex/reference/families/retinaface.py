@@ -156,7 +156,16 @@ def published_key(canonical: str, layout: str) -> str:
     return key
 
 
-def _skeleton(stem: int, width: int, anchors: tuple[int, ...], landmarks: int, slope: float) -> RetinaFace:
+def skeleton(stem: int, width: int, anchors: tuple[int, ...], landmarks: int, slope: float) -> RetinaFace:
+    """A RetinaFace without weights.
+
+    Args:
+        stem: channels of the first convolution; the backbone's width is a 32nd of it.
+        width: channels of the pyramid.
+        anchors: priors a cell, by level.
+        landmarks: points per face.
+        slope: negative slope of every activation.
+    """
     # ceil keeps the published channel counts for widths 0.25, 0.5 and 1.0 and is what any other width would mean
     blocks = [[(max(1, -(-c * stem // 32)), s) for c, s in stage] for stage in MOBILENET_V1_BLOCKS]
     return RetinaFace(MobileNetV1(stem, blocks, slope), width, anchors, landmarks, slope)
@@ -177,7 +186,7 @@ def recognise(state: Mapping[str, Tensor]) -> Structure | Mismatch:
         The structure, or why `state` is not a RetinaFace with a MobileNetV1 backbone.
     """
     with torch.device("meta"):
-        model_keys = list(_skeleton(8, 64, (2, 2, 2), 5, 0.0).state_dict())
+        model_keys = list(skeleton(8, 64, (2, 2, 2), 5, 0.0).state_dict())
     best: Mismatch | None = None
     for layout in LAYOUTS:
         renamed = {name: published_key(name, layout) for name in model_keys}
@@ -210,7 +219,7 @@ def _structure(state: Mapping[str, Tensor], layout: str, renamed: dict[str, str]
     anchors = tuple(max(1, b // 4) for b in boxes)
     landmarks = max(1, points[0] // (2 * anchors[0]))
     with torch.device("meta"):
-        expected = _skeleton(max(stem, 1), max(width, 4), anchors, landmarks, 0.0).state_dict()
+        expected = skeleton(max(stem, 1), max(width, 4), anchors, landmarks, 0.0).state_dict()
     wrong = [
         f"{renamed[name]} is {list(shape(name))}, expected {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -232,7 +241,7 @@ def _structure(state: Mapping[str, Tensor], layout: str, renamed: dict[str, str]
 
 def build(structure: Structure, state: Mapping[str, Tensor], contract: Contract) -> RetinaFace:
     """The float32 network in eval mode, with the checkpoint's weights and the contract's activation."""
-    network = _skeleton(
+    network = skeleton(
         structure.channels["stem"],
         structure.channels["width"],
         structure.anchors_per_cell,
