@@ -21,7 +21,7 @@ __all__ = ["__version__", "bench", "check", "export"]
 
 
 def export(
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | None = None,
     *,
     targets: Iterable[str] = (),
     precisions: Iterable[str] = (),
@@ -34,7 +34,8 @@ def export(
     """Convert a checkpoint, hold every file against it, keep what passes in `out`, and return the manifest.
 
     Args:
-        checkpoint: a PyTorch checkpoint.
+        checkpoint: a PyTorch checkpoint; without one, the detector that facex brings along, which is for trying
+            things out.
         targets: names such as `tflite`; all when empty.
         precisions: `fp32`, `fp16`, `w8`, `w8a8`; for every target.
         int8: adds what each target means by int8.
@@ -59,7 +60,7 @@ def export(
 
     given = _Options(options)
     recipe = Recipe(
-        checkpoint=Path(checkpoint),
+        checkpoint=None if checkpoint is None else Path(checkpoint),
         targets=_several("targets", targets),
         precisions=tuple(given.choice("precisions", Precision, x) for x in _several("precisions", precisions)),
         int8=int8,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import exporters, manifest
+from facex import demo, exporters, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, Subject, evaluation_of, examine, measure, open_sessions
 from facex.manifest import Manifest, Source
@@ -214,7 +214,11 @@ def check(
     return Result(
         manifest=Manifest(
             source=Source(
-                checkpoint=reference.name, sha256=loaded.sha256, contract=loaded.contract, assumed=loaded.assumed
+                checkpoint=reference.name,
+                sha256=loaded.sha256,
+                contract=loaded.contract,
+                assumed=loaded.assumed,
+                demonstration=demo.is_bundled(loaded.sha256),
             ),
             calibration=record.calibration if record else None,
             evaluation=evaluation_of(found, examination),

@@ -290,16 +290,18 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: Any) -> int:
     """Convert CHECKPOINT, hold every file against it, and keep what passes.
 
+    Without a checkpoint the demonstration detector that facex brings along is exported, and photographs are rendered
+    where --calib and --images name none; without --precision then in everything that the targets can write.
+
     \b
     Examples:
+      facex export
       facex export model.pth --target tflite --fp16 --images photos/
       facex export model.pth --target tflite --int8 --calib calib/ --images photos/ --size 480x640
       facex export model.pth --target onnx --target coreml --activation relu --channel-order rgb --out build/
     """  # noqa: D301 - click wants the character itself
     from facex import pipeline
 
-    if checkpoint is None:
-        raise UsageError("no checkpoint was given", hint="facex export MODEL.pth …")
     if values.pop("fp16"):
         values["precisions"] = (*values["precisions"], Precision.FP16)
     recipe = Recipe(

@@ -49,12 +49,21 @@ BUDGET_FINDINGS = ("size", "latency")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The checkpoint that everything came from. `assumed` names contract fields that nobody stated."""
+    """The checkpoint that everything came from.
+
+    Attributes:
+        checkpoint: its file name.
+        sha256: of its bytes.
+        contract: see `facex.types.Contract`.
+        assumed: contract fields that nobody stated.
+        demonstration: whether it is the detector that facex brings along, which is none for an app.
+    """
 
     checkpoint: str
     sha256: str
     contract: Contract
     assumed: tuple[str, ...]
+    demonstration: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +276,7 @@ def _from_plain(data: Mapping[str, Any]) -> Manifest:
             sha256=data["source"]["sha256"],
             contract=contract_from_plain(data["source"]["contract"]),
             assumed=tuple(data["source"]["assumed"]),
+            demonstration=data["source"]["demonstration"],
         ),
         calibration=_calibration(data["calibration"]) if data["calibration"] else None,
         evaluation=Evaluation(**data["evaluation"]) if data["evaluation"] else None,

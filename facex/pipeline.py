@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex import __version__, exporters, manifest, workspace
+from facex import __version__, demo, exporters, manifest, workspace
 from facex.errors import ArtifactError, BackendError, PhotographError, UsageError, stage
 from facex.examination import Evidence, Subject, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
@@ -53,10 +53,12 @@ class Plan:
 
     def __str__(self) -> str:
         recipe = self.recipe
-        lines = [f"{recipe.checkpoint} -> {recipe.out}"]
+        lines = [f"{recipe.checkpoint or 'the bundled detector'} -> {recipe.out}"]
         lines += [f"  {s.file_name}  ({s.target}, {s.precision}, {s.size}, {recipe.head} head)" for s in self.steps]
-        lines.append(f"  calibration: {recipe.calib or 'none needed'}")
-        lines.append(f"  parity: {recipe.images or 'skipped, no --images'}")
+        rendered = "photographs that facex renders" if recipe.checkpoint is None else None
+        needed = any(step.precision in CALIBRATED for step in self.steps)
+        lines.append(f"  calibration: {recipe.calib or (rendered if needed else None) or 'none needed'}")
+        lines.append(f"  parity: {recipe.images or rendered or 'skipped, no --images'}")
         return "\n".join(lines)
 
 
@@ -84,19 +86,20 @@ def plan(recipe: Recipe) -> Plan:
     for name in recipe.targets:
         if name not in known:
             raise UsageError(f"--target {name}: unknown", hint=f"choose from {', '.join(known)}")
+    stem = (recipe.checkpoint or demo.CHECKPOINT).stem
     steps = [
         Step(
             target=name,
             precision=precision,
             size=size,
-            file_name=f"{recipe.checkpoint.stem}_{size}_{precision}{exporters.info(name).suffix}",
+            file_name=f"{stem}_{size}_{precision}{exporters.info(name).suffix}",
         )
         for size in dict.fromkeys(recipe.sizes)
         for name in dict.fromkeys(recipe.targets or known)
         for precision in _precisions(recipe, exporters.info(name))
     ]
     calibrated = [step for step in steps if step.precision in CALIBRATED]
-    if calibrated and recipe.calib is None:
+    if calibrated and recipe.calib is None and recipe.checkpoint is not None:
         raise UsageError(
             f"{calibrated[0].target} {calibrated[0].precision} needs calibration photographs",
             hint="add --calib FOLDER, with photographs like those the app will see",
@@ -120,7 +123,9 @@ def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
                 f"--deployment-target {deployment}: {target.name} {precision} needs {oldest} or newer",
                 hint=f"use --deployment-target {oldest}, or another precision",
             )
-    return list(dict.fromkeys(asked)) or [target.precisions[0]]
+    # with nothing at hand, everything is shown
+    default = target.precisions if recipe.checkpoint is None else target.precisions[:1]
+    return list(dict.fromkeys(asked or default))
 
 
 def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Result:
@@ -139,8 +144,12 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
         BackendError: a converter, a runtime or the file system failed.
     """
     out, clock = planned.recipe.out, Clock(progress)
-    with clock("read", f"reading {planned.recipe.checkpoint.name}", named=False):
-        evidence, calib = _read(planned)
+    if planned.recipe.checkpoint is None:
+        planned = _completed(planned, clock)
+    checkpoint = planned.recipe.checkpoint
+    assert checkpoint is not None
+    with clock("read", f"reading {checkpoint.name}", named=False):
+        evidence, calib = _read(planned, checkpoint)
     with workspace.building(out) as build:
         record = _build(build, planned, evidence, calib, clock)
         result = Result(manifest=record, timings_s=dict(clock.timings_s))
@@ -149,14 +158,30 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
     return result
 
 
-def _read(planned: Plan) -> tuple[Evidence, list[Photograph]]:
+def _completed(planned: Plan, clock: Clock) -> Plan:
+    """The same plan with the bundled detector and rendered photographs; what can be refused early is."""
+    from facex.demo import bundled
+
+    workspace.check(planned.recipe.out)
+    _require(planned)
+    calibrated = any(step.precision in CALIBRATED for step in planned.steps)
+    return dataclasses.replace(planned, recipe=bundled.completed(planned.recipe, clock, calibrated=calibrated))
+
+
+def _require(planned: Plan) -> None:
+    for name in planned.targets:
+        target = exporters.info(name)
+        exporters.require(target, target.packages, f"the target '{name}'")
+
+
+def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph]]:
     """Everything a run reads, validated before anything is written."""
     from facex.parity import ground_truth, limits
     from facex.reference import detector, photographs
 
     recipe = planned.recipe
     workspace.check(recipe.out)
-    loaded = detector.load(recipe.checkpoint, recipe.contract)
+    loaded = detector.load(checkpoint, recipe.contract)
     for size in recipe.sizes:
         detector.check_size(size, loaded.contract)
     images = photographs.find(recipe.images, option="--images") if recipe.images else []
@@ -165,9 +190,7 @@ def _read(planned: Plan) -> tuple[Evidence, list[Photograph]]:
     calib = found if needs_calibration else []
     refuse_overlap([p.sha256 for p in calib], images)
     truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
-    for name in planned.targets:
-        target = exporters.info(name)
-        exporters.require(target, target.packages, f"the target '{name}'")
+    _require(planned)
     checked = tuple(map(limits.checked, recipe.limits))
     return Evidence(detector=loaded, photographs=images, ground_truth=truth, limits=checked), calib
 
@@ -207,10 +230,11 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
     detector = evidence.detector
     record = Manifest(
         source=Source(
-            checkpoint=recipe.checkpoint.name,
+            checkpoint=detector.path.name,
             sha256=detector.sha256,
             contract=detector.contract,
             assumed=detector.assumed,
+            demonstration=demo.is_bundled(detector.sha256),
         ),
         calibration=calibration,
         evaluation=evaluation_of(evidence.photographs, examination),

@@ -47,7 +47,7 @@ class Recipe:
     """An export as it was asked for.
 
     Attributes:
-        checkpoint: the trained network.
+        checkpoint: the trained network; None is the bundled one.
         targets: names of the targets, in the order asked; empty means all.
         precisions: asked for by name, for every target; may be empty.
         int8: adds the precision that each target means by int8.
@@ -65,7 +65,7 @@ class Recipe:
         threads: threads of every runtime.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None = None
     targets: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
     int8: bool = False

@@ -246,7 +246,7 @@ def test_inspect_refuses(run_with: Callable[..., str], exported: Path, mistake: 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["export"], "no checkpoint was given"),
+        (["export", "--activation", "relu"], "the bundled detector was not trained with that activation slope"),
         (["render"], "Missing argument 'FOLDER'"),
         (["render", "a_file"], "a_file: exists and is not empty"),
         (["render", "a_file/new"], "a_file/new: a_file is a file"),

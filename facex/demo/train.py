@@ -47,16 +47,26 @@ AVERAGING = 0.998
 """Share of the past in the running average of the weights, which is what is stored (Polyak and Juditsky 1992)."""
 
 MAX_NORM = 10.0
-FACES_FIRST = 0.5
-"""Share of the steps before landmarks weigh as much as they do at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the weights."""
+    """What decides the weights.
+
+    Attributes:
+        seed: of all chance.
+        photographs: how many are rendered.
+        faces: steps of the first stage, which learns above all to find faces.
+        steps: of both stages. The second one holds the batch norms still and learns where the landmarks are.
+        batch: crops of a step.
+        side: of a crop, pixels.
+        rate: highest learning rate.
+        decay: of the weights, as a share of the rate.
+    """
 
     seed: int
     photographs: int
+    faces: int
     steps: int
     batch: int
     side: int
@@ -152,11 +162,15 @@ class Training:
 
     def learn(self, pixels: Tensor, targets: list[loss.Targets]) -> None:
         """One step."""
+        placing = self.step >= self.settings.faces
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # statistics that change with every batch are noise to whoever measures tenths of a pixel
+                module.train(not placing)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         levels = self.network(pixels)
-        faces_first = self.step < FACES_FIRST * self.settings.steps
-        emphasis = loss.FACES if faces_first else loss.LANDMARKS
+        emphasis = loss.LANDMARKS if placing else loss.FACES
         parts = loss.multitask(detector.flatten_logits(levels, 5), targets, emphasis)
         total = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(total):
@@ -171,9 +185,13 @@ class Training:
         self.step += 1
 
     def _rate(self) -> float:
-        """Rises over the first steps, then falls by half a cosine (Loshchilov and Hutter 2017)."""
-        rise = min(1.0, (self.step + 1) / WARMUP)
-        return self.settings.rate * (rise * (0.5 + 0.5 * math.cos(math.pi * self.step / self.settings.steps)) + 0.005)
+        """Rises over the first steps, then falls by cosines (Loshchilov and Hutter 2017): to half, then to nothing."""
+        faces, steps = self.settings.faces, self.settings.steps
+        if self.step < faces:
+            fall = min(1.0, (self.step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * self.step / (2 * faces)))
+        else:
+            fall = 0.25 + 0.25 * math.cos(math.pi * (self.step - faces) / max(steps - faces, 1))
+        return self.settings.rate * (fall + 0.005)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -296,7 +314,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of the rendered photographs  [default: OUT/photographs]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photographs", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--faces", type=int, default=6000, help="steps before landmarks weigh as they do at the end")
+    parser.add_argument("--steps", type=int, default=9000, help="in all")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=320, help="of a crop, pixels")
     parser.add_argument("--rate", type=float, default=2e-3)

@@ -41,6 +41,12 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Contract], str]]] = {
 """Field of the contract -> what it is called here, the option that states it, and its value there."""
 
 
+DEMONSTRATION = (
+    "This is the demonstration detector that facex brings along. It was trained on rendered faces only and is none for "
+    "an app. Your own: facex export MODEL.pth --int8 --calib CALIBRATION_PHOTOGRAPHS --images OTHER_PHOTOGRAPHS"
+)
+
+
 def render(manifest: Manifest, *, out_dir: Path | None, console: Console) -> None:
     """Print the report.
 
@@ -163,6 +169,8 @@ def _origin(manifest: Manifest, width: int) -> Iterator[Line]:
         f"{_glued(source.checkpoint)}, {contract.family} {contract.backbone}, sha256 {source.sha256[:12]}",
         width,
     )
+    if source.demonstration:
+        yield from _paragraph("", DEMONSTRATION, width, body="yellow")
     parts = [
         _glued(f"{word} {value(contract)}{'*' if field in source.assumed else ''}")
         for field, (word, _, value) in _OPTIONS.items()

@@ -20,7 +20,7 @@ from facex.reference.photographs import network_input
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = train.Settings(seed=0, photographs=2, steps=4, batch=2, side=64, rate=1e-3, decay=0.01)
+SETTINGS = train.Settings(seed=0, photographs=2, faces=2, steps=4, batch=2, side=64, rate=1e-3, decay=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_batch_is_what_the_reference_feeds_the_network(photographs: Path) -> N
 
 
 def test_training_lowers_the_loss_on_what_it_sees(photographs: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, steps=60, rate=4e-3)
+    settings = dataclasses.replace(SETTINGS, faces=60, steps=60, rate=4e-3)
     training, batch = train.Training(settings), train.Examples(photographs, settings).batch(0)
     training.step = train.WARMUP // 10
     training.learn(*batch)
@@ -128,3 +128,29 @@ def test_a_mistake_on_its_command_line_is_one_line(tmp_path: Path, capsys: pytes
     data = tmp_path / "new"
     assert train.main(["--out", str(tmp_path), "--data", str(data), "--photographs", "1", "--steps", "9"]) != 0
     assert "of a training with other options" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_rate_rises_and_falls_without_a_jump() -> None:
+    training = train.Training(dataclasses.replace(SETTINGS, faces=2000, steps=5000, rate=1.0))
+    rates = []
+    for step in range(5001):
+        training.step = step
+        rates.append(training._rate())
+    assert rates[0] < 0.01
+    assert max(rates) == pytest.approx(1.0, abs=0.07)
+    assert rates[2000] == pytest.approx(0.505)
+    assert rates[-1] == pytest.approx(0.005)
+    assert np.abs(np.diff(rates)).max() < 0.005
+
+
+def test_the_second_stage_holds_the_batch_norms_still(photographs: Path) -> None:
+    training = train.Training(SETTINGS)
+    batch = train.Examples(photographs, SETTINGS).batch(0)
+    name = "backbone.stem.bn.running_mean"
+    seen = []
+    for _ in range(SETTINGS.steps):
+        training.learn(*batch)
+        seen.append(training.network.state_dict()[name].clone())
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[1], seen[2])
+    assert torch.equal(seen[2], seen[3])

@@ -212,6 +212,14 @@ def test_assumed_fields_are_marked_with_the_options_that_state_them(rich: Manife
     assert "--activation" not in _report(stated)
 
 
+def test_a_demonstration_is_said_to_be_one(rich: Manifest) -> None:
+    shown = dataclasses.replace(rich, source=dataclasses.replace(rich.source, demonstration=True))
+    told = "This is the demonstration detector that facex brings along."
+    assert told in " ".join(_report(shown).split())
+    assert "facex export MODEL.pth" in _report(shown)
+    assert told not in " ".join(_report(rich).split())
+
+
 def test_options_can_be_given_back_exactly(rich: Manifest) -> None:
     contract = dataclasses.replace(rich.source.contract, activation_slope=0.0, scale=(1 / 57.375, 0.017507, 1.0))
     source = dataclasses.replace(rich.source, contract=contract, assumed=("activation_slope", "scale"))
