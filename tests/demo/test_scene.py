@@ -80,6 +80,19 @@ def test_the_box_is_the_extent_of_the_face_in_pixels(pose: dict[str, float]) -> 
     assert [*box.min(0), *box.max(0)] == pytest.approx([columns.min(), rows.min(), columns.max(), rows.max()], abs=1.5)
 
 
+def test_the_box_has_the_proportions_of_a_face() -> None:
+    """Held against lengths on a human head, in distances of the eyes: chin to hairline 2.8, ear to ear 2.2."""
+    posed = figure.pose(_bare(), 60.0, -2.0)
+    view = View(pixels_per_unit=60.0, distance=scene.DISTANCE_UNITS, origin=(160.0, 130.0), shape=(260, 320))
+    box, points = view.project(posed.outline), view.project(posed.landmarks)
+    width, height = box.max(0) - box.min(0)
+    eyes = points[1, 0] - points[0, 0]
+    assert height / eyes == pytest.approx(2.8, rel=0.06)
+    assert width / eyes == pytest.approx(2.2, rel=0.06)
+    assert (points > box.min(0)).all()
+    assert (points < box.max(0)).all()
+
+
 def test_landmarks_are_left_to_right_and_top_to_bottom_when_nobody_turns() -> None:
     posed = figure.pose(_bare(), 60.0, -2.0)
     left_eye, right_eye, nose, left_mouth, right_mouth = posed.landmarks
