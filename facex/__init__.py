@@ -87,7 +87,7 @@ def check(
         *artifacts: files, or one manifest.
         reference: the checkpoint.
         progress: shown what is going on.
-        **options: the other options of `facex check` by name, see `export`; and `precision`.
+        **options: the other options of `facex check` by name, see `export`; and `precision`, `runtime`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -116,8 +116,8 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
-        **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `max_size_mb`,
-            `max_latency_ms`.
+        **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
+            `max_size_mb`, `max_latency_ms`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -138,8 +138,8 @@ class _Options:
 
     PLAIN = {  # noqa: RUF012 - a constant
         "export": ("calib", "int8_effort", "int8_steps", "seed", "images", "ground_truth", "head", "threads"),
-        "check": ("images", "ground_truth", "precision", "threads"),
-        "bench": ("precision", "threads", "warmup", "runs"),
+        "check": ("images", "ground_truth", "precision", "threads", "runtime"),
+        "bench": ("precision", "threads", "warmup", "runs", "runtime"),
     }
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -206,9 +206,9 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Effort, Head, Precision
+        from facex.types import Effort, Head, Precision, Runtime
 
-        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort}
+        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort, "runtime": Runtime}
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:
             value = self._left.pop(name, None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from facex import demo, exporters, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
-from facex.examination import Evidence, Examination, Subject, evaluation_of, examine, measure, open_sessions
+from facex.examination import Evidence, Examination, Subject, evaluation_of, examine, measure, open_sessions, untimed
 from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
@@ -26,6 +26,7 @@ from facex.types import (
     Latency,
     Limit,
     Precision,
+    Runtime,
     Size,
     TargetInfo,
     Verdict,
@@ -173,11 +174,12 @@ def check(
     limits: Sequence[Limit] = (),
     budget: Budget | None = None,
     threads: int = 1,
+    runtime: Runtime = Runtime.EXECUTOR,
     progress: Progress | None = None,
 ) -> Result:
     """Hold existing artifacts against a checkpoint; the result is judged like an export.
 
-    The contract is what the caller states, completed by what the artifacts record.
+    The contract is what the caller states, completed by what the artifacts record. `runtime` is that of Core ML files.
 
     Raises:
         InputError: something given cannot be used.
@@ -209,7 +211,7 @@ def check(
         clock.progress.warn(f"not checked, because the export did not promote them: {', '.join(left_out)}")
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
-    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock)
+    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock, runtime=runtime)
     artifacts = tuple(o.subject.artifact(examination.runtimes.get(o.subject.name)) for o in opened)
     return Result(
         manifest=Manifest(
@@ -305,9 +307,10 @@ def bench(
     threads: int = 1,
     warmup: int = 5,
     runs: int = 50,
+    runtime: Runtime = Runtime.EXECUTOR,
     progress: Progress | None = None,
 ) -> Timing:
-    """Time artifacts on this host, interleaved.
+    """Time artifacts on this host, interleaved; Core ML files only in their native runtime, on a Mac.
 
     Raises:
         InputError: something given cannot be used.
@@ -321,15 +324,15 @@ def bench(
         opened, _ = find(paths, precision)
     latency: list[Latency] = []
     runtimes: dict[str, str] = {}
-    unavailable: dict[str, str] = {}
+    no_latency: dict[str, str] = {}
     for size in dict.fromkeys(o.subject.size for o in opened):
-        sessions, absent = open_sessions([o.subject for o in opened if o.subject.size == size], threads)
-        unavailable.update(absent)
+        sessions, absent = open_sessions([o.subject for o in opened if o.subject.size == size], threads, runtime)
+        no_latency.update(absent | untimed(sessions))
         runtimes.update({name: session.runtime for name, session in sessions.items()})
         latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
     artifacts = tuple(o.subject.artifact(runtimes.get(o.subject.name)) for o in opened)
     examination = Examination(
-        findings=(), latency=tuple(latency), runtimes=runtimes, unavailable=unavailable, reference_faces=None
+        findings=(), latency=tuple(latency), runtimes=runtimes, untimed=no_latency, reference_faces=None
     )
     return Timing(
         artifacts=artifacts,

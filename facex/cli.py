@@ -42,6 +42,7 @@ from facex.types import (
     Head,
     KernelFacts,
     Precision,
+    Runtime,
     as_plain,
 )
 
@@ -163,6 +164,14 @@ budget_options = _stacked(
         "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
     ),
     threads_option,
+)
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(list(map(str, Runtime))),
+    default=str(Runtime.EXECUTOR),
+    show_default=True,
+    callback=lambda _context, _option, value: Runtime(value),
+    help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the manifest's words, nothing else.")
 
@@ -356,6 +365,7 @@ def render(folder: Path, count: int, seed: int) -> int:
 @evidence_options
 @contract_options
 @budget_options
+@runtime_option
 @click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
 @json_option
 def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
@@ -397,6 +407,7 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Rounds before the timed ones.")
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed rounds.")
 @budget_options
+@runtime_option
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     """Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.

@@ -51,8 +51,6 @@ def _target(name: str) -> TargetHealth:
     packages = {p: exporters.version(p) for p in dict.fromkeys((*info.packages, *info.runtimes))}
     exports = all(packages[p] for p in info.packages)
     runtime = next((p for p in info.runtimes if packages[p]), None)
-    only_on = info.runs_on
-    here = not only_on or platform.system() in only_on
     advice = []
     if not exports:
         missing = ", ".join(p for p in info.packages if not packages[p])
@@ -61,12 +59,10 @@ def _target(name: str) -> TargetHealth:
         )
     if runtime is None and exports:
         advice.append(f"nothing runs its files: pip install 'facex[{info.extra}]'")
-    if runtime and not here:
-        advice.append(f"its files run on {' or '.join(only_on)} only, so parity is skipped here")
     return TargetHealth(
         name=name,
         exports=exports,
-        runs=f"{runtime} {packages[runtime]}" if runtime and here else "",
+        runs=f"{runtime} {packages[runtime]}" if runtime else "",
         packages=packages,
         advice="; ".join(advice),
     )

@@ -12,7 +12,7 @@ from facex.errors import MissingExtraError, PhotographError, SessionUnavailableE
 from facex.manifest import Evaluation
 from facex.progress import Clock
 from facex.recipe import Budget
-from facex.types import Artifact, FileFacts, Finding, Head, Latency, Limit, Precision, Session, Size
+from facex.types import Artifact, FileFacts, Finding, Head, Latency, Limit, Precision, Runtime, Session, Size
 
 if TYPE_CHECKING:
     from facex.parity.compare import Comparison
@@ -81,14 +81,14 @@ class Examination:
         findings: parity, by artifact.
         latency: of the artifacts that run here.
         runtimes: artifact -> what ran it.
-        unavailable: artifact -> why nothing here runs it.
+        untimed: artifact -> why it has no latency: nothing here runs it, or what does is not what a device has.
         reference_faces: faces that the reference found, over all sizes; None without photographs.
     """
 
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     runtimes: Mapping[str, str]
-    unavailable: Mapping[str, str]
+    untimed: Mapping[str, str]
     reference_faces: int | None
 
     def budget_findings(self, artifacts: Sequence[Artifact], budget: Budget) -> tuple[Finding, ...]:
@@ -97,25 +97,45 @@ class Examination:
 
         return (
             *judge.size_findings(artifacts, budget.max_size_mb),
-            *judge.latency_findings(artifacts, self.latency, budget.max_latency_ms, self.unavailable),
+            *judge.latency_findings(artifacts, self.latency, budget.max_latency_ms, self.untimed),
         )
 
 
-def open_sessions(subjects: Sequence[Subject], threads: int) -> tuple[dict[str, Session], dict[str, str]]:
-    """Sessions by artifact name, and for the others why this machine has none."""
+def open_sessions(
+    subjects: Sequence[Subject], threads: int, runtime: Runtime = Runtime.EXECUTOR
+) -> tuple[dict[str, Session], dict[str, str]]:
+    """Sessions by artifact name, and for the others why this machine has none.
+
+    Args:
+        subjects: files.
+        threads: for each.
+        runtime: of the files that facex can execute itself.
+    """
     sessions: dict[str, Session] = {}
     unavailable: dict[str, str] = {}
     for subject in subjects:
         with stage(subject.name):
             try:
-                sessions[subject.name] = exporters.load(subject.target).open_session(subject.path, threads=threads)
+                sessions[subject.name] = exporters.open_session(subject.target, subject.path, threads, runtime)
             except (SessionUnavailableError, MissingExtraError) as reason:
                 unavailable[subject.name] = str(reason)
     return sessions, unavailable
 
 
-def examine(subjects: Sequence[Subject], evidence: Evidence, *, threads: int, clock: Clock) -> Examination:
-    """Parity and latency of every subject, size by size and head by head.
+def untimed(sessions: Mapping[str, Session]) -> dict[str, str]:
+    """Why some sessions are not timed."""
+    return {name: session.untimed for name, session in sessions.items() if session.untimed}
+
+
+def examine(
+    subjects: Sequence[Subject],
+    evidence: Evidence,
+    *,
+    threads: int,
+    clock: Clock,
+    runtime: Runtime = Runtime.EXECUTOR,
+) -> Examination:
+    """Parity and latency of every subject, size by size and head by head; `runtime` as for `open_sessions`.
 
     Raises:
         PhotographError: one cannot be decoded, or the reference finds no face in any.
@@ -125,12 +145,12 @@ def examine(subjects: Sequence[Subject], evidence: Evidence, *, threads: int, cl
     findings: list[Finding] = []
     latency: list[Latency] = []
     runtimes: dict[str, str] = {}
-    unavailable: dict[str, str] = {}
+    no_latency: dict[str, str] = {}
     faces: int | None = None
     for size, head in dict.fromkeys((s.size, s.head) for s in subjects):
         group = [s for s in subjects if (s.size, s.head) == (size, head)]
-        sessions, absent = open_sessions(group, threads)
-        unavailable.update(absent)
+        sessions, absent = open_sessions(group, threads, runtime)
+        no_latency.update(absent | untimed(sessions))
         runtimes.update({name: session.runtime for name, session in sessions.items()})
         found, seen = _parity(group, sessions, absent, evidence, size, head, threads, clock)
         findings += [*found, *_lint(group, evidence)]
@@ -140,7 +160,7 @@ def examine(subjects: Sequence[Subject], evidence: Evidence, *, threads: int, cl
         findings=tuple(findings),
         latency=tuple(latency),
         runtimes=runtimes,
-        unavailable=unavailable,
+        untimed=no_latency,
         reference_faces=faces,
     )
 
@@ -216,10 +236,14 @@ def measure(
     warmup: int = 5,
     runs: int = 50,
 ) -> tuple[Latency, ...]:
-    """Latency of the sessions of one size on this host, interleaved, on a photograph or else on noise."""
+    """Latency of the sessions of one size on this host, interleaved, on a photograph or else on noise.
+
+    A session that says why it is `untimed` is left out.
+    """
     from facex.device_bench import host
     from facex.parity import noise
 
+    sessions = {name: session for name, session in sessions.items() if not session.untimed}
     if not sessions:
         return ()
     pixels = noise.picture(size)

@@ -293,7 +293,7 @@ class _Remembering:
     """A session whose answers are kept, by picture."""
 
     def __init__(self, session: Session) -> None:
-        self.runtime, self._session = session.runtime, session
+        self.runtime, self.untimed, self._session = session.runtime, session.untimed, session
         self._known: dict[int, dict[str, FloatArray]] = {}
 
     def __call__(self, inputs: Mapping[str, NDArray[np.uint8]]) -> dict[str, FloatArray]:

@@ -375,14 +375,29 @@ class Latency:
     method: str
 
 
+class Runtime(_Word):
+    """What runs files that facex executes too: its executor, or the system's own runtime, on all units or some."""
+
+    EXECUTOR = "executor"
+    NATIVE = "native"
+    NATIVE_CPU = "native-cpu"
+    NATIVE_GPU = "native-gpu"
+    NATIVE_ANE = "native-ane"
+
+
 class Session(Protocol):
     """A loaded artifact: a call from named inputs to named outputs.
 
     The input is always `image`: uint8 [1, H, W, 3], RGB, input pixels; the session brings it into the layout and dtype
     of its file. Outputs are float32 and named as in the file.
+
+    Attributes:
+        runtime: what runs the file.
+        untimed: why the time of `invoke` says nothing of the file's on a device; empty where it does.
     """
 
     runtime: str
+    untimed: str
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
         """Run once."""
@@ -405,7 +420,6 @@ class TargetInfo:
         extra: the extra of facex that installs its packages; empty when the base installation does.
         packages: distributions that exporting needs.
         runtimes: distributions of which any one runs the finished file.
-        runs_on: systems (`platform.system()`) that can run it; empty means all.
         channels_last: whether the file's `image` is [1, H, W, 3]; otherwise [1, 3, H, W].
         image_dtype: dtype of the file's `image`.
         oldest_deployment: precision -> the oldest deployment target that can load it, where not every one can.
@@ -420,7 +434,6 @@ class TargetInfo:
     runtimes: tuple[str, ...]
     channels_last: bool
     image_dtype: str
-    runs_on: tuple[str, ...] = ()
     oldest_deployment: Mapping[Precision, str] = field(default_factory=dict)
 
 

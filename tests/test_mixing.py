@@ -266,6 +266,7 @@ def test_without_a_runtime_for_the_files_the_qdq_model_is_measured(
 def test_a_reference_is_asked_once_for_each_picture() -> None:
     class Session:
         runtime = "counting"
+        untimed = ""
 
         def __init__(self) -> None:
             self.asked = 0

@@ -6,6 +6,7 @@ A target module offers:
     def export(job: Job) -> None            writes `job.path`
     def describe(path) -> FileFacts         what the finished file says of itself, without running it
     def open_session(path, *, threads) -> Session   raises SessionUnavailableError where it cannot run
+    def open_native(path, runtime) -> Session       optional: the system's own runtime, where the one above is facex's
     def kernels(path) -> KernelFacts        optional: runs the file to tell what its fast delegate leaves, and the time
 
 A fourth member, `describe`, is needed because inputs, integer share and minimum runtime must be read from the file that
@@ -24,7 +25,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from facex.errors import BackendError, MissingExtraError
-from facex.types import ExportOptions, FileFacts, Head, KernelFacts, Precision, Size, TargetInfo, TensorInfo
+from facex.types import (
+    ExportOptions,
+    FileFacts,
+    Head,
+    KernelFacts,
+    Precision,
+    Runtime,
+    Session,
+    Size,
+    TargetInfo,
+    TensorInfo,
+)
 
 if TYPE_CHECKING:
     from facex.reference.detector import Detector
@@ -79,6 +91,23 @@ def kernels(name: str, path: Path) -> KernelFacts | None:
     """
     ask = getattr(load(name), "kernels", None)
     found: KernelFacts | None = ask(path) if ask is not None else None
+    return found
+
+
+def open_session(name: str, path: Path, threads: int, runtime: Runtime = Runtime.EXECUTOR) -> Session:
+    """A session for a file of a target: `runtime` decides where facex can execute it itself.
+
+    Raises:
+        SessionUnavailableError: this machine cannot run it.
+        MissingExtraError: the target's packages are not installed.
+        ArtifactError: it cannot be loaded.
+    """
+    target = load(name)
+    found: Session
+    if runtime is not Runtime.EXECUTOR and hasattr(target, "open_native"):
+        found = target.open_native(path, runtime)
+    else:
+        found = target.open_session(path, threads=threads)
     return found
 
 

@@ -202,6 +202,8 @@ def _interpreter(path: Path, threads: int) -> tuple[str, Any]:
 class LiteRTSession:
     """A TFLite file in an interpreter on the CPU; see `facex.types.Session`."""
 
+    untimed = ""
+
     def __init__(self, path: Path, threads: int) -> None:
         self.runtime, self._interpreter = _interpreter(path, threads)
         try:

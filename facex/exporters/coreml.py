@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
 from facex.exporters import require
 from facex.exporters._quiet import quiet
-from facex.types import FileFacts, Precision, TargetInfo, TensorInfo
+from facex.types import FileFacts, Precision, Runtime, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._mil.session import ExecutorSession
     from facex.types import FloatArray
 
 INFO = TargetInfo(
@@ -36,9 +37,14 @@ INFO = TargetInfo(
     runtimes=("coremltools",),
     channels_last=False,
     image_dtype="image",
-    runs_on=("Darwin",),
     oldest_deployment={Precision.W8: "iOS16"},
 )
+
+COMPUTE_UNITS = {
+    Runtime.NATIVE: "ALL", Runtime.NATIVE_CPU: "CPU_ONLY", Runtime.NATIVE_GPU: "CPU_AND_GPU",
+    Runtime.NATIVE_ANE: "CPU_AND_NE",
+}  # fmt: skip
+"""Their names in coremltools."""
 
 MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
 SPECIFICATION_OS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18"}
@@ -87,7 +93,7 @@ def export(job: Job) -> None:
         _refuse_newer(model, ct, job)
         _describe_model(model, _pivot.metadata(job.detector, job.head))
         model.save(str(job.path))
-    _make_reproducible(job.path)
+    _finish(job.path)
 
 
 def _refuse_newer(model: Any, ct: Any, job: Job) -> None:
@@ -151,13 +157,46 @@ def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:
         model.output_description[tensor.name] = DESCRIPTIONS[tensor.name]
 
 
-def _make_reproducible(path: Path) -> None:
-    """Before: map entries in hash order, a date, random identifiers. After: sorted, none, and named after paths."""
+def _share_constants(spec: Any) -> None:
+    """Before: a constant for every stride, padding and axis, named after its path. After: equal ones are one, numbered.
+
+    A tenth of the file, and exact: the values are the same and of the same type. The names of other operations, which
+    performance reports show, stay.
+    """
+    for function in spec.mlProgram.functions.values():
+        block = function.block_specializations[function.opset]
+        kept: dict[bytes, str] = {}
+        renamed: dict[str, str] = {}
+        operations = []
+        for operation in block.operations:
+            for argument in operation.inputs.values():
+                for binding in argument.arguments:
+                    if binding.name in renamed:
+                        binding.name = renamed[binding.name]
+            constant = operation.type == "const" or operation.type.startswith("constexpr_")
+            if constant and operation.outputs[0].name not in block.outputs:
+                content = [v.SerializeToString(deterministic=True) for k, v in sorted(operation.attributes.items())
+                           if k != "name"]  # fmt: skip
+                content += [v.SerializeToString(deterministic=True) for _, v in sorted(operation.inputs.items())]
+                number, key = f"c{len(kept)}", b"\0".join([operation.type.encode(), *content])
+                name = renamed[operation.outputs[0].name] = kept.setdefault(key, number)
+                if name != number:
+                    continue
+                operation.outputs[0].name = name
+                operation.attributes["name"].immediateValue.tensor.strings.values[0] = name
+            operations.append(operation)
+        del block.operations[:]
+        block.operations.extend(operations)
+
+
+def _finish(path: Path) -> None:
+    """Before: constants over and over, map entries in hash order, a date, random identifiers. After: none of that."""
     from coremltools.proto import Model_pb2
 
     spec_path = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     spec = Model_pb2.Model()
     spec.ParseFromString(spec_path.read_bytes())
+    _share_constants(spec)
     spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     spec_path.write_bytes(spec.SerializeToString(deterministic=True))
     manifest_path = path / "Manifest.json"
@@ -169,7 +208,8 @@ def _make_reproducible(path: Path) -> None:
     manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _load_spec(path: Path) -> Any:
+def _load_package(path: Path) -> tuple[Any, Path]:
+    """What a package holds, as coremltools reads it: its spec, and the folder of its weights."""
     require(INFO, INFO.packages, f"reading {path.name}")
     if not (path / "Manifest.json").is_file():
         raise ArtifactError(f"{path}: is not an .mlpackage (it holds no Manifest.json)")
@@ -177,10 +217,14 @@ def _load_spec(path: Path) -> Any:
         import coremltools as ct
     try:
         with quiet():
-            return ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+            model = ct.models.MLModel(str(path), skip_model_load=True)
+            spec, weights = model.get_spec(), model.weights_dir
     # coremltools raises whatever its protobuf or its package reader meets
     except Exception as error:
         raise ArtifactError(f"{path}: coremltools cannot read it: {first_line(error)}") from error
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise ArtifactError(f"{path}: is a {spec.WhichOneof('Type')}, not an ML program")
+    return spec, Path(weights or path)
 
 
 def describe(path: Path) -> FileFacts:
@@ -190,9 +234,7 @@ def describe(path: Path) -> FileFacts:
         ArtifactError: it is not an ML program that coremltools can read.
         MissingExtraError: coremltools is not installed.
     """
-    spec = _load_spec(path)
-    if spec.WhichOneof("Type") != "mlProgram":
-        raise ArtifactError(f"{path}: is a {spec.WhichOneof('Type')}, not an ML program")
+    spec, _ = _load_package(path)
     operations = _operations(spec)
     shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
     shapes |= {i.name: _shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
@@ -246,12 +288,14 @@ def _feature(feature: Any) -> TensorInfo:
 class CoreMLSession:
     """An `.mlpackage` in Core ML; only on macOS. See `facex.types.Session`."""
 
-    def __init__(self, path: Path) -> None:
+    untimed = ""
+
+    def __init__(self, path: Path, runtime: Runtime) -> None:
         with quiet():
             import coremltools as ct
 
-            self._model = ct.models.MLModel(str(path))
-        self.runtime = f"Core ML of macOS {platform.mac_ver()[0]}"
+            self._model = ct.models.MLModel(str(path), compute_units=getattr(ct.ComputeUnit, COMPUTE_UNITS[runtime]))
+        self.runtime = f"Core ML of macOS {platform.mac_ver()[0]}, compute units {COMPUTE_UNITS[runtime]}"
         self._feed: dict[str, Any] = {}
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
@@ -266,13 +310,26 @@ class CoreMLSession:
         self._model.predict(self._feed)
 
 
-def open_session(path: Path, *, threads: int) -> CoreMLSession:
-    """Load a package into Core ML; its scheduler chooses threads itself, so `threads` has no effect.
+def open_session(path: Path, *, threads: int) -> ExecutorSession:
+    """Read a package back for facex's own executor, which gives the same values on every system.
+
+    Raises:
+        ArtifactError: it is not a sound ML program.
+        UnsupportedOperatorError: it has an operator that facex does not execute.
+        MissingExtraError: coremltools is not installed.
+    """
+    spec, weights = _load_package(path)
+    from facex.exporters._mil.session import ExecutorSession
+
+    return ExecutorSession(spec, weights, threads=threads)
+
+
+def open_native(path: Path, runtime: Runtime) -> CoreMLSession:
+    """Load a package into Core ML itself, which chooses its threads.
 
     Raises:
         SessionUnavailableError: this is not a Mac.
     """
-    del threads
-    if platform.system() not in INFO.runs_on:
+    if platform.system() != "Darwin":
         raise SessionUnavailableError(f"Core ML runs on macOS only, this is {platform.system()}")
-    return CoreMLSession(path)
+    return CoreMLSession(path, runtime)

@@ -145,6 +145,8 @@ def _is_integer(node: Any, graph: Any) -> bool:
 class OnnxSession:
     """An ONNX file in onnxruntime on the CPU; see `facex.types.Session`."""
 
+    untimed = ""
+
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
 

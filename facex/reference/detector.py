@@ -128,6 +128,8 @@ def flatten_logits(levels: list[families.LevelOutput], landmarks: int) -> tuple[
 class ReferenceSession:
     """The reference as a session (`facex.types.Session`), decoding in NumPy."""
 
+    untimed = ""
+
     def __init__(self, detector: Detector, size: Size, head: Head, *, threads: int) -> None:
         import torch
 

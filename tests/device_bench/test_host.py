@@ -40,6 +40,7 @@ class FakeSession:
 
     def __init__(self, name: str, clock: Clock, times_ms: Sequence[float], calls: list[str]) -> None:
         self.runtime = f"runtime of {name}"
+        self.untimed = ""
         self.loaded: list[Mapping[str, NDArray[Any]]] = []
         self._name, self._clock, self._calls = name, clock, calls
         self._times = itertools.cycle(times_ms)
@@ -237,6 +238,7 @@ def test_calls_that_make_no_sense(clock: Clock, calls: list[str], inputs: dict[s
 def test_real_time_is_measured() -> None:
     class Sleeper:
         runtime = "sleep"
+        untimed = ""
 
         def __init__(self, seconds: float) -> None:
             self._seconds = seconds

@@ -44,7 +44,7 @@ def package(make_job: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
 
 
 def operations(path: Path) -> list[Any]:
-    return coreml._operations(coreml._load_spec(path))
+    return coreml._operations(coreml._load_package(path)[0])
 
 
 def element_type(operation: Any) -> int:
@@ -82,7 +82,7 @@ def test_single_precision_is_single_throughout(package):
 @pytest.mark.parametrize("deployment", DEPLOYMENT_TARGETS)
 def test_the_deployment_target_is_the_one_asked_for(package, deployment):
     path = package(Precision.FP16, Head.DECODED, deployment)
-    assert coreml._load_spec(path).specificationVersion == VERSIONS[deployment]
+    assert coreml._load_package(path)[0].specificationVersion == VERSIONS[deployment]
     system = f"{deployment[:3]} {deployment[3:]}"
     assert coreml.describe(path).minimum_runtime == f"{system} (specification {VERSIONS[deployment]})"
 
@@ -90,7 +90,7 @@ def test_the_deployment_target_is_the_one_asked_for(package, deployment):
 @pytest.mark.parametrize("deployment", ["iOS16", "iOS18"])
 def test_eight_bit_weights_load_where_they_should(package, deployment):
     path = package(Precision.W8, Head.DECODED, deployment)
-    assert coreml._load_spec(path).specificationVersion == VERSIONS[deployment]
+    assert coreml._load_package(path)[0].specificationVersion == VERSIONS[deployment]
 
 
 def test_eight_bit_weights_for_ios_15_are_refused_by_the_plan_and_by_the_export(make_job, tmp_path):
@@ -157,7 +157,7 @@ def test_smaller_precisions_are_smaller(package):
 
 
 def test_the_image_is_rgb_and_everything_is_described(package, detector):
-    spec = coreml._load_spec(package(Precision.FP16))
+    spec = coreml._load_package(package(Precision.FP16))[0]
     (image,) = spec.description.input
     assert image.name == "image"
     assert (image.type.imageType.width, image.type.imageType.height) == (160, 160)
@@ -223,3 +223,21 @@ def test_the_same_bytes_on_another_day(package, make_job, tmp_path, monkeypatch,
 
 def test_int8_means_eight_bit_weights_for_this_target():
     assert exporters.info("coreml").int8 is Precision.W8
+
+
+def test_equal_constants_are_stored_once_and_the_file_computes_the_same_bits(make_job, tmp_path, draw_photograph,
+                                                                             monkeypatch):  # fmt: skip
+    shared, plain = tmp_path / "shared.mlpackage", tmp_path / "plain.mlpackage"
+    coreml.export(make_job(shared, Precision.W8))
+    monkeypatch.setattr(coreml, "_share_constants", lambda spec: None)
+    coreml.export(make_job(plain, Precision.W8))
+    assert manifest.size_of(shared) < 0.95 * manifest.size_of(plain)
+    operations = coreml._operations(coreml._load_package(shared)[0])
+    values = [op.attributes["val"].SerializeToString(deterministic=True) for op in operations if op.type == "const"]
+    assert len(set(values)) == len(values)
+    names = [output.name for op in operations for output in op.outputs]
+    assert len(set(names)) == len(names)
+    image = {"image": np.asarray(draw_photograph(9, 160, 160))[None]}
+    found, wanted = (coreml.open_session(path, threads=1)(image) for path in (shared, plain))
+    for name, expected in wanted.items():
+        np.testing.assert_array_equal(found[name], expected)

@@ -22,6 +22,7 @@ class Wrapped:
     """A session that changes what another one sees or says."""
 
     runtime = "wrapped"
+    untimed = ""
 
     def __init__(self, inner, *, before=lambda image: image, after=lambda outputs: outputs):
         self.inner, self.before, self.after = inner, before, after

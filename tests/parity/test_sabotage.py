@@ -33,6 +33,7 @@ class Sabotaged:
     """The reference session with its input or its outputs changed."""
 
     runtime = "sabotaged"
+    untimed = ""
 
     def __init__(self, inner, *, image=lambda x: x, outputs=lambda x: x):
         self.inner, self.image, self.outputs = inner, image, outputs
