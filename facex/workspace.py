@@ -8,7 +8,9 @@ how far an interrupted run came, for the next one; `replaced-…/` is what the p
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -60,11 +62,8 @@ def building(out: Path) -> Iterator[Path]:
         with stage("prepare"):
             work.mkdir(parents=True, exist_ok=True)
             (work / MARKER).touch()
-            for folder in work.glob("build-*"):
-                if not _in_use(folder):
-                    shutil.rmtree(folder)
             # a name of its own: two runs at once must not promote one another's files
-            build = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=work))
+            build = scratch(work, "build")
         yield build
     finally:
         if build is not None:
@@ -75,13 +74,18 @@ def building(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _in_use(build: Path) -> bool:
-    """Whether the process that a build folder is named after still runs; a killed one's is left behind."""
-    number = build.name.split("-")[1]
-    if not number.isdigit():
-        return False
+def scratch(parent: Path, name: str) -> Path:
+    """A new folder in `parent`, named after `name` and this process; what killed processes left of it is removed."""
+    for folder in parent.glob(f"{glob.escape(name)}-*"):
+        owner = re.fullmatch(r"(\d+)-[a-z0-9_]{8}", folder.name.removeprefix(f"{name}-"))
+        if owner and not _runs(int(owner[1])):
+            shutil.rmtree(folder)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=parent))
+
+
+def _runs(process: int) -> bool:
     try:
-        os.kill(int(number), 0)
+        os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # somebody else's process

@@ -166,19 +166,18 @@ def test_building_leaves_alone_what_another_run_is_building(tmp_path: Path) -> N
 def test_building_removes_what_a_process_that_ended_was_building(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = _file(tmp_path / "out" / workspace.FOLDER / f"build-{ended.pid}-x" / "half.onnx", "")
+    left = _file(tmp_path / "out" / workspace.FOLDER / f"build-{ended.pid}-ab_12345" / "half.onnx", "")
     (tmp_path / "out" / workspace.FOLDER / workspace.MARKER).touch()
     with workspace.building(tmp_path / "out"):
         assert not left.exists()
 
 
-def test_building_removes_what_a_killed_run_left(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    left = _file(out / workspace.FOLDER / "build-killed" / "half.onnx", "")
-    _file(out / workspace.FOLDER / workspace.MARKER, "")
-    with workspace.building(out):
-        assert not left.exists()
-    assert not (out / workspace.FOLDER).exists()
+@pytest.mark.parametrize("name", [".faces-old", ".faces-1", ".faces-999999999999-short", ".other-99999999-ab_12345"])
+def test_a_scratch_folder_removes_nothing_that_is_not_named_like_one(tmp_path: Path, name: str) -> None:
+    kept = _file(tmp_path / name / "mine.jpg", "")
+    made = workspace.scratch(tmp_path, ".faces")
+    assert made.is_dir()
+    assert kept.exists()
 
 
 def test_of_two_runs_at_once_each_promotes_what_it_built(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from facex import workspace
 from facex.demo import scene
 from facex.errors import BackendError, UsageError, stage
 from facex.progress import Progress, Silent
@@ -68,7 +68,7 @@ def render(folder: Path, *, stream: Stream, count: int, seed: int = 0, processes
             raise UsageError(f"{folder}: {parent} is a file", hint="name a new folder")
     with stage("render"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        work = workspace.scratch(folder.parent, f".{folder.name}")
         try:
             (work / IMAGES).mkdir()
             found = _rendered(work, stream, count, seed, processes or _cores(), progress or Silent())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_a_worker_that_dies_fails_the_whole_and_leaves_nothing(tmp_path: Path, m
     with pytest.raises(BackendError, match="No space left on device"):
         gallery.render(tmp_path / "new", stream=gallery.Stream.OTHER, count=4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f".faces-{ended.pid}-ab_12345"
+    (left / gallery.IMAGES).mkdir(parents=True)
+    gallery.render(tmp_path / "faces", stream=gallery.Stream.OTHER, count=1, processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["faces"]
 
 
 def test_an_interruption_leaves_nothing_and_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
