@@ -21,7 +21,7 @@ from facex.reference import detector, geometry, photographs
 from facex.types import Head, Session
 
 PAGE = Path(__file__).with_name("detections.jpg")
-NUMBERS = (10, 20, 30)
+NUMBERS = (5, 7, 32)
 """Photographs of the evaluation stream, which neither training nor calibration nor parity has seen."""
 
 WIDTH = 420

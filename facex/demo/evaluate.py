@@ -20,6 +20,8 @@ from facex.types import Detections, Head
 COUNT = 200
 SCORE = 0.5
 MATCH_IOU = 0.5
+LARGE_PX = 80.0
+"""Height of a face in the frame of the input, from which it is called large: somebody who holds the phone."""
 
 
 def evaluate(
@@ -36,7 +38,8 @@ def evaluate(
     Returns:
         For each subset of `gallery`, `ap_<subset>` at IoU 0.5, and at a score of 0.5 `recall_<subset>` and
         `landmark_nme_<subset>`, the mean distance of the landmarks of found faces over the root of the box's area;
-        `false_positives` at that score; `photographs` and `faces`.
+        `landmark_nme_large` and `faces_large` of those among the easy ones that are `LARGE_PX` high; `false_positives`
+        at that score; `photographs` and `faces`.
     """
     told = progress or Silent()
     with tempfile.TemporaryDirectory() as folder:
@@ -53,6 +56,7 @@ def _measured(checkpoint: Path, root: Path, progress: Progress) -> dict[str, Any
     entries = [_entry(image) for image in images]
     curve = average_precision.ApAccumulator(entries)
     found: dict[str, list[float | None]] = {name: [] for name in gallery.MIN_HEIGHT_PX}
+    large: list[float] = []
     wrong = 0
     progress.start("evaluating", len(images))
     for image, entry in zip(images, entries, strict=True):
@@ -66,6 +70,8 @@ def _measured(checkpoint: Path, root: Path, progress: Progress) -> dict[str, Any
         for face, error in zip(image["faces"], errors, strict=True):
             for name in found:
                 found[name] += [error] if face[name] else []
+            if error is not None and face["easy"] and face["bbox"][3] * boxed.scale >= LARGE_PX:
+                large.append(error)
         progress.advance()
     scores = {name: round(value, 4) for name, value in curve.metrics().items() if value is not None}
     for name, errors in found.items():
@@ -73,6 +79,8 @@ def _measured(checkpoint: Path, root: Path, progress: Progress) -> dict[str, Any
         scores[f"recall_{name}"] = round(len(hits) / max(len(errors), 1), 4)
         if hits:
             scores[f"landmark_nme_{name}"] = round(float(np.mean(hits)), 5)
+    if large:
+        scores |= {"landmark_nme_large": round(float(np.mean(large)), 5), "faces_large": len(large)}
     return {"photographs": len(images), "faces": len(found["hard"]), **scores, "false_positives": wrong}
 
 
