@@ -315,7 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photographs", type=int, default=2000)
     parser.add_argument("--faces", type=int, default=6000, help="steps before landmarks weigh as they do at the end")
-    parser.add_argument("--steps", type=int, default=9000, help="in all")
+    parser.add_argument("--steps", type=int, default=18000, help="in all")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=320, help="of a crop, pixels")
     parser.add_argument("--rate", type=float, default=2e-3)
