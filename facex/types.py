@@ -28,11 +28,12 @@ class _Word(str, enum.Enum):
 
 
 class Precision(_Word):
-    """Number format of an artifact, as written in its file name."""
+    """Number format of an artifact, as written in its file name; p6 is weights from palettes of 2^6 values."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     W8 = "w8"
+    P6 = "p6"
     W8A8 = "w8a8"
 
 

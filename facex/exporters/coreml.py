@@ -6,6 +6,7 @@ between 512 and 1024 px.
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import uuid
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
+from facex.errors import ArtifactError, BackendError, SessionUnavailableError, UsageError, first_line
 from facex.exporters import require
 from facex.exporters._quiet import quiet
 from facex.types import FileFacts, Precision, Runtime, TargetInfo, TensorInfo
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 INFO = TargetInfo(
     name="coreml",
     suffix=".mlpackage",
-    precisions=(Precision.FP16, Precision.FP32, Precision.W8),
+    precisions=(Precision.FP16, Precision.FP32, Precision.W8, Precision.P6),
     int8=Precision.W8,
     extra="coreml",
     packages=("coremltools",),
     runtimes=("coremltools",),
     channels_last=False,
     image_dtype="image",
-    oldest_deployment={Precision.W8: "iOS16"},
+    oldest_deployment={Precision.W8: "iOS16", Precision.P6: "iOS16"},
 )
 
 COMPUTE_UNITS = {
@@ -45,6 +46,14 @@ COMPUTE_UNITS = {
     Runtime.NATIVE_ANE: "CPU_AND_NE",
 }  # fmt: skip
 """Their names in coremltools."""
+
+EXACT_HALVES = "exact_halves"
+FEWEST_HALVED = 64
+"""Elements from which half precision saves more than the operation that widens it costs."""
+
+PALETTE_BITS = {Precision.P6: 6}
+FEWEST_PALETTIZED = 1200
+"""Weights of a convolution from which a palette is used: below are most depthwise ones, few and sensitive."""
 
 MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
 SPECIFICATION_OS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18"}
@@ -75,10 +84,11 @@ def export(job: Job) -> None:
     from facex.exporters._rewrites import ImageModel, output_names
 
     shape = (1, 3, job.size.height, job.size.width)
+    network = ImageModel(job.detector, job.size, job.head).eval()
+    if job.precision in PALETTE_BITS:
+        _level(network, job.pivot)
     with quiet(), torch.inference_mode():
-        traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
-            ImageModel(job.detector, job.size, job.head).eval(), torch.zeros(shape)
-        )
+        traced: Any = torch.jit.trace(network, torch.zeros(shape))  # type: ignore[no-untyped-call]
         model = ct.convert(
             traced,
             inputs=[ct.ImageType(name="image", shape=shape, color_layout=ct.colorlayout.RGB)],
@@ -87,9 +97,12 @@ def export(job: Job) -> None:
             minimum_deployment_target=getattr(ct.target, job.options.deployment_target),
             compute_precision=_compute_precision(ct, job.precision),
             skip_model_load=True,
+            pass_pipeline=_passes(ct, job.options.deployment_target),
         )
         if job.precision is Precision.W8:
             model = _eight_bit_weights(ct, model)
+        if job.precision in PALETTE_BITS:
+            model = _palettized_weights(ct, model, PALETTE_BITS[job.precision])
         _refuse_newer(model, ct, job)
         _describe_model(model, _pivot.metadata(job.detector, job.head))
         model.save(str(job.path))
@@ -104,6 +117,47 @@ def _refuse_newer(model: Any, ct: Any, job: Job) -> None:
             f"--deployment-target {job.options.deployment_target}: coreml {job.precision} needs "
             f"{SPECIFICATION_OS.get(needed, f'specification {needed}')}"
         )
+
+
+def _passes(ct: Any, deployment_target: str) -> Any:
+    """Those of coremltools, and then one of facex's own, where the system knows what it writes."""
+    pipeline = ct.PassPipeline.DEFAULT
+    if deployment_target != "iOS15":
+        _register_exact_halves()
+        pipeline.append_pass(f"facex::{EXACT_HALVES}")
+    return pipeline
+
+
+@functools.cache
+def _register_exact_halves() -> None:
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+
+    class ExactHalves(AbstractGraphPass):  # type: ignore[misc]
+        """Before: float32 constants. After: those that half precision holds exactly are stored in it, and widened."""
+
+        def apply(self, prog: Any) -> None:
+            for block in prog.functions.values():
+                with block:
+                    for op in [op for op in block.operations if op.op_type == "const"]:
+                        value = op.outputs[0].val
+                        if _halves(value) and op.outputs[0] not in block.outputs:
+                            wide = Builder.constexpr_cast(
+                                source_val=value.astype(np.float16), output_dtype="fp32", before_op=op, name=op.name
+                            )
+                            block.replace_uses_of_var_after_op(op, op.outputs[0], wide, no_check_var_types=True)
+                            block.remove_ops([op])
+
+    register_pass(namespace="facex", name=EXACT_HALVES)(ExactHalves)
+
+
+def _halves(value: Any) -> bool:
+    """Whether an array of float32 is worth storing in half precision, and loses nothing by it."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.size < FEWEST_HALVED:
+        return False
+    with np.errstate(over="ignore"):
+        return bool((value.astype(np.float16).astype(np.float32) == value).all())
 
 
 def _compute_precision(ct: Any, precision: Precision) -> Any:
@@ -143,6 +197,39 @@ def _eight_bit_weights(ct: Any, model: Any) -> Any:
     convolutions = cto.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel", weight_threshold=0)
     config = cto.OptimizationConfig(op_type_configs={"conv": convolutions})
     return cto.linear_quantize_weights(model, config)
+
+
+def _level(network: Any, pivot: Path) -> None:
+    """Before: channels of a convolution with weights of very different size. After: of like size; the same function."""
+    import onnx
+    import torch
+
+    from facex.calibration import equalize, level
+    from facex.calibration.graph import Graph
+
+    model = onnx.load(str(pivot))
+    equalize.apply(model, level.factors(model))
+    constants = Graph(model).constants
+    weights = dict(network.named_parameters())
+    missing = weights.keys() - constants.keys()
+    if missing:
+        raise BackendError(f"the ONNX model has no constant '{min(missing)}', a weight of the network")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(torch.from_numpy(constants[name].copy()))
+
+
+def _palettized_weights(ct: Any, model: Any, bits: int) -> Any:
+    import coremltools.optimize.coreml as cto
+
+    from facex.exporters import _palette
+
+    def palette(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        values, indices = _palette.palette(weight, bits)
+        return values.astype(weight.dtype), indices.reshape(-1)
+
+    config = cto.OpPalettizerConfig(mode="custom", lut_function=palette, weight_threshold=FEWEST_PALETTIZED)
+    return cto.palettize_weights(model, cto.OptimizationConfig(op_type_configs={"conv": config}))
 
 
 def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:

@@ -99,6 +99,10 @@ DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
         "matched_f1": 0.98, "lost_faces": 0.002, "box_iou_p5": 0.93, "landmark_nme_mean": 0.012,
         "ap_drop_*": 0.01,
     },
+    Precision.P6: {
+        "matched_f1": 0.96, "lost_faces": 0.006, "box_iou_p5": 0.9, "landmark_nme_mean": 0.02,
+        "ap_drop_*": 0.015,
+    },
     Precision.W8A8: {
         "matched_f1": 0.965, "lost_faces": 0.004, "box_iou_p5": 0.905, "landmark_nme_mean": 0.018,
         "ap_drop_*": 0.015,

@@ -225,6 +225,33 @@ def test_int8_means_eight_bit_weights_for_this_target():
     assert exporters.info("coreml").int8 is Precision.W8
 
 
+def test_six_bit_weights_are_drawn_from_palettes_and_small_tensors_are_not(package):
+    spec = coreml._load_package(package(Precision.P6))[0]
+    found = coreml._operations(spec)
+    producer = {o.outputs[0].name: o for o in found}
+    shapes = {o.outputs[0].name: coreml._shape(o.outputs[0].type) for o in found}
+    kinds = {True: set(), False: set()}
+    for convolution in (o for o in found if o.type == "conv"):
+        name = convolution.inputs["weight"].arguments[0].name
+        kinds[int(np.prod(shapes[name])) >= coreml.FEWEST_PALETTIZED].add(producer[name].type)
+    assert kinds == {True: {"constexpr_lut_to_dense"}, False: {"const"}}
+    assert manifest.size_of(package(Precision.P6)) < 0.85 * manifest.size_of(package(Precision.W8))
+
+
+def test_constants_are_stored_in_half_precision_only_where_that_is_exact(package, monkeypatch, tmp_path, make_job,
+                                                                         draw_photograph):  # fmt: skip
+    halved, wide = package(Precision.FP32), tmp_path / "wide.mlpackage"
+    monkeypatch.setattr(coreml, "FEWEST_HALVED", 10**9)
+    coreml.export(make_job(wide, Precision.FP32))
+    assert any(o.type == "constexpr_cast" for o in operations(halved))
+    assert not any(o.type == "constexpr_cast" for o in operations(wide))
+    assert manifest.size_of(halved) < manifest.size_of(wide)
+    image = {"image": np.asarray(draw_photograph(10, 160, 160))[None]}
+    found, wanted = (coreml.open_session(path, threads=1)(image) for path in (halved, wide))
+    for name, expected in wanted.items():
+        np.testing.assert_array_equal(found[name], expected)
+
+
 def test_equal_constants_are_stored_once_and_the_file_computes_the_same_bits(make_job, tmp_path, draw_photograph,
                                                                              monkeypatch):  # fmt: skip
     shared, plain = tmp_path / "shared.mlpackage", tmp_path / "plain.mlpackage"

@@ -113,7 +113,9 @@ def snr_db(found: np.ndarray, wanted: np.ndarray) -> float:
 
 @pytest.mark.parametrize("head", list(Head))
 @pytest.mark.parametrize(
-    ("precision", "lowest_db"), [(Precision.FP32, 100), (Precision.FP16, 40), (Precision.W8, 20)], ids=str
+    ("precision", "lowest_db"),
+    [(Precision.FP32, 100), (Precision.FP16, 40), (Precision.W8, 20), (Precision.P6, 10)],
+    ids=str,
 )
 def test_the_program_computes_what_the_reference_does(
     make_job, detector, draw_photograph, tmp_path, head, precision, lowest_db
