@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 # Without a checkpoint: the bundled detector on rendered photographs, in everything that the targets can write.
 CHECKPOINT ?=
-EXPORT_OPTIONS ?= $(if $(CHECKPOINT),--precision fp32 --precision fp16,--int8-effort fast --max-size-mb 2)
+EXPORT_OPTIONS ?= $(if $(CHECKPOINT),--precision fp32 --precision fp16,--int8-steps 120 --max-size-mb 2)
 OUT ?= build
 
 .DEFAULT_GOAL := help

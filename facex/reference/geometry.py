@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from facex.types import FloatArray
 
 NMS_IOU = 0.4
+SATURATED = 0.99999
+"""Score from which float32 tells scores too little apart to say which of two boxes of a face is the better.
+
+At 1 - 1e-5 its step of 6e-8 is 0.006 of the logit, and the sigmoids of runtimes differ by several steps; beyond, which
+box survives would be chance, and two correct files would give landmarks of different boxes.
+"""
 
 
 def priors(contract: Contract, size: Size) -> FloatArray:
@@ -97,13 +103,13 @@ def nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float = NMS_IOU) -
 
     Args:
         boxes: float32 [N, 4] xyxy.
-        scores: float32 [N]; ties keep the earlier box.
+        scores: float32 [N]; ties keep the earlier box, and all scores from `SATURATED` on are ties.
         iou_threshold: a box that overlaps a kept one by more than this is dropped.
 
     Returns:
         Indices of the kept boxes, best score first.
     """
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-np.minimum(scores, SATURATED), kind="stable")
     keep: list[int] = []
     while order.size:
         best = order[0]

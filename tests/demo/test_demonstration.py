@@ -55,8 +55,9 @@ def test_it_was_evaluated_on_photographs_that_it_had_not_seen(record: dict[str, 
     assert isinstance(found, dict)
     assert found["photographs"] == evaluate.COUNT == 200
     assert found["ap_hard"] >= 0.90
-    assert found["landmark_nme_easy"] <= 0.06
-    assert found["landmark_nme_hard"] <= 0.10
+    assert found["landmark_nme_large"] <= 0.04
+    assert found["landmark_nme_easy"] <= 0.05
+    assert found["landmark_nme_hard"] <= 0.09
 
 
 @pytest.mark.slow
@@ -64,7 +65,7 @@ def test_it_does_as_well_on_others() -> None:
     """On photographs of another seed, rendered now."""
     found = evaluate.evaluate(demo.CHECKPOINT, count=40, seed=1)
     assert found["ap_medium"] >= 0.90
-    assert found["landmark_nme_easy"] <= 0.07
+    assert found["landmark_nme_easy"] <= 0.06
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +80,16 @@ def exported(out: Path) -> Manifest:
         patch.setenv(cache.VARIABLE, str(out.parent / "cache"))
         patch.setattr(bundled, "CALIBRATION_COUNT", 64)
         patch.setattr(bundled, "PARITY_COUNT", 32)
-        return facex.export(sizes=[SIZE], int8_effort="fast", max_size_mb=2, out=out, threads=2)
+        # a hundred faces: one lost is 1 %, and five decide the 5th percentile
+        limits = ["w8a8.lost_faces=0.03", "w8a8.box_iou_p5=0.85"]
+        return facex.export(sizes=[SIZE], int8_effort="fast", max_size_mb=2, limits=limits, out=out, threads=2)
 
 
 @pytest.mark.slow
-def test_nothing_fails_and_what_can_run_here_passes(exported: Manifest) -> None:
+def test_every_file_passes(exported: Manifest) -> None:
     assert exported.exit_code == 0
     for artifact in exported.artifacts:
-        expected = Verdict.PASS if exported_runs(artifact.target) else Verdict.SKIPPED
-        assert exported.verdict(artifact.name) is expected, artifact.name
-
-
-def exported_runs(target: str) -> bool:
-    import platform
-
-    runs_on = exporters.info(target).runs_on
-    return not runs_on or platform.system() in runs_on
+        assert exported.verdict(artifact.name) is Verdict.PASS, artifact.name
 
 
 @pytest.mark.slow

@@ -243,6 +243,13 @@ def test_nms_keeps_the_earlier_of_equal_scores() -> None:
     assert geometry.nms(boxes, np.array([0.5, 0.5, 0.9], np.float32)).tolist() == [2, 0]
 
 
+def test_nms_does_not_tell_saturated_scores_apart() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10]], np.float32)
+    for second in (0.999995, 0.999999, 1.0):  # float32 neighbours of what a runtime's sigmoid may give
+        assert geometry.nms(boxes, np.array([0.999993, second], np.float32)).tolist() == [0]
+    assert geometry.nms(boxes, np.array([0.99998, 0.999999], np.float32)).tolist() == [1]
+
+
 def test_nms_of_nothing() -> None:
     assert geometry.nms(np.empty((0, 4), np.float32), np.empty(0, np.float32)).tolist() == []
 
