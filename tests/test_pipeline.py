@@ -237,9 +237,11 @@ def test_every_target_in_every_precision_end_to_end(
         verdict = record.verdict(name)
         assert artifact.promoted is (verdict is not Verdict.FAIL)
         assert (tmp_path / "out" / artifact.path).exists()
-        if artifact.precision in ("fp32", "fp16") and artifact.runtime:
+        # Core ML also computes in half precision, which an untrained network amplifies beyond the limits
+        if artifact.precision == "fp32" or (artifact.precision == "fp16" and artifact.target != "coreml"):
             assert verdict is Verdict.PASS
-        if artifact.runtime is None:
-            assert verdict is Verdict.SKIPPED
+        assert artifact.runtime
+        (f1,) = (f.actual for f in record.findings if f.artifact == name and f.name == "matched_f1")
+        assert f1 > 0.8
     assert by_name[f"{stem}_w8a8.tflite"].integer_mac_fraction > 0.9
     assert by_name[f"{stem}_w8a8.tflite"].size_bytes < 0.5 * by_name[f"{stem}_fp32.tflite"].size_bytes
