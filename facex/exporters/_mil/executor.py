@@ -10,7 +10,7 @@ import torch
 
 from facex.errors import ArtifactError, BackendError, UnsupportedOperatorError, first_line
 from facex.exporters._mil.program import Literal, Operation, Program, TensorType
-from facex.exporters._mil.registry import CONVERSIONS, Operator, Value, operators
+from facex.exporters._mil.registry import CONVERSIONS, Operator, UnsupportedModeError, Value, operators
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -225,7 +225,7 @@ def _computed(operation: Operation, operator: Operator, given: Mapping[str, Any]
             (name, stored(value, declared.dtype))
             for (name, declared), value in zip(operation.outputs, results, strict=True)
         ]
-    except NotImplementedError as error:
+    except UnsupportedModeError as error:
         raise UnsupportedOperatorError(f"{_place(operation)}: {first_line(error)}") from error
     # whatever torch says of arguments that do not fit one another
     except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:

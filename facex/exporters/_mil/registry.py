@@ -53,6 +53,10 @@ CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
+class UnsupportedModeError(NotImplementedError):
+    """A mode of an operator that no documentation settles, and that is refused rather than guessed."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """A function, and what each of its parameters is."""

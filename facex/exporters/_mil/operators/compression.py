@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from facex.exporters._mil.registry import Ints, operator
+from facex.exporters._mil.registry import Ints, UnsupportedModeError, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ def _along(value: Tensor, data: Tensor, axis: int | None) -> Tensor:
 def constexpr_cast(source_val: Tensor, output_dtype: str) -> Tensor:
     """The same values, float16 ones as float32."""
     if output_dtype != "fp32":
-        raise NotImplementedError(f"constexpr_cast gives fp32, not '{output_dtype}'")
+        raise UnsupportedModeError(f"constexpr_cast gives fp32, not '{output_dtype}'")
     return source_val.float()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from facex.exporters._mil.registry import Ints, Tensors, operator
+from facex.exporters._mil.registry import Ints, Tensors, UnsupportedModeError, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def kept(
 
     Raises:
         ValueError: the kind is unknown, or the numbers do not fit it or one another.
-        NotImplementedError: the places are none of those numbers.
+        UnsupportedModeError: the places are none of those numbers.
     """
     if kind not in ("valid", "custom", "same"):
         raise ValueError(f"pad_type '{kind}' is not known")
@@ -119,7 +119,7 @@ def kept(
         # NeuralNetwork.proto says that a given shape overrules the padding, not how; Core ML's own processors
         # disagree where the two contradict each other (coremltools issue 2281)
         if not least <= count < least + strides[i]:
-            raise NotImplementedError(f"output_shape asks for {count} places where pad_type '{kind}' leaves {usual}")
+            raise UnsupportedModeError(f"output_shape asks for {count} places where pad_type '{kind}' leaves {usual}")
         begin = max(whole - count, 0) // 2 if kind == "same" else before
         found.append((-begin, begin + count - whole))
     return found
@@ -158,7 +158,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Over the last dimension, x weight^T + bias; integer constants beside a float x are taken as floats."""
     given = [value for value in (weight, bias) if value is not None]
     if not x.is_floating_point() and any(value.is_floating_point() for value in given):
-        raise NotImplementedError("how integers are multiplied with weights that are floats is not documented")
+        raise UnsupportedModeError("how integers are multiplied with weights that are floats is not documented")
     return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 

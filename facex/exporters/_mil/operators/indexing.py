@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from facex.exporters._mil.operators.shaping import axis_from_start
-from facex.exporters._mil.registry import Ints, operator
+from facex.exporters._mil.registry import Ints, UnsupportedModeError, operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +232,7 @@ def _scattered(rows: Tensor, places: Tensor, updates: Tensor, mode: str) -> Tens
     if mode not in MODES:
         raise ValueError(f"mode '{mode}' is not known; {', '.join(MODES)} are")
     if mode == "div" and not rows.is_floating_point():
-        raise NotImplementedError("scatter divides integers, of which no document says the rounding")
+        raise UnsupportedModeError("scatter divides integers, of which no document says the rounding")
     result, places = rows.clone(), places.flatten()
     ordered, order = places.sort(stable=True)
     turns = torch.arange(len(places)) - torch.searchsorted(ordered, ordered)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from facex.exporters._mil.operators.convolution import before_and_after, padded, spatial_dimensions
-from facex.exporters._mil.registry import Ints, operator
+from facex.exporters._mil.registry import Ints, UnsupportedModeError, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ def around(
 
     Raises:
         ValueError: the numbers do not fit one another, or exclude ceil mode.
-        NotImplementedError: a window holds padding alone.
+        UnsupportedModeError: a window holds padding alone.
     """
     extents = tuple(x.shape[2:])
     pads = before_and_after(pad_type, pad, extents, kernel_sizes, strides, (1,) * len(extents))
@@ -42,7 +42,7 @@ def around(
         if last < 0:
             raise ValueError(f"a window of {kernel} does not fit into {extent} with padding {before} and {after}")
         if before >= kernel or last >= extent + before:
-            raise NotImplementedError("what a window gives that holds padding alone is not documented")
+            raise UnsupportedModeError("what a window gives that holds padding alone is not documented")
         found.append((before, max(last + kernel - extent - before, 0)))
     return found
 

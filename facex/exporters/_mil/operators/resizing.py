@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from facex.exporters._mil.registry import Ints, operator
+from facex.exporters._mil.registry import Ints, UnsupportedModeError, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,7 +143,7 @@ def _resized(x: Tensor, extents: Ints, interpolation: str, sampling: str) -> Ten
         points = grid_points(sampling, extent, count)
         if interpolation == "LINEAR":
             if not x.dtype.is_floating_point:
-                raise NotImplementedError("how integers are interpolated is not documented")
+                raise UnsupportedModeError("how integers are interpolated is not documented")
             x = interpolated(x, axis, points)
         elif interpolation == "NEAREST_NEIGHBOR":
             # The nearest to DEFAULT's own points would be others; Apple's tests and conversion expect half pixels.
@@ -323,9 +323,9 @@ def affine(
     centers of the corner pixels; a single result is at 0.
     """
     if (sampling_mode.lower(), padding_mode.lower(), padding_value) != ("bilinear", "constant", 0):
-        raise NotImplementedError("affine: Core ML knows only bilinear sampling, and padding with a constant 0")
+        raise UnsupportedModeError("affine: Core ML knows only bilinear sampling, and padding with a constant 0")
     if coordinates_mode.lower() != "normalized_minus_one_to_one" or not align_corners:
-        raise NotImplementedError("affine: Core ML knows only normalized_minus_one_to_one with aligned corners")
+        raise UnsupportedModeError("affine: Core ML knows only normalized_minus_one_to_one with aligned corners")
     if x.ndim != 4 or tuple(transform_matrix.shape) not in ((1, 6), (len(x), 6)):
         raise ValueError("x must be [B, C, H, W], transform_matrix [1 or B, 6]")
     u, v = (
