@@ -58,10 +58,10 @@ def write_tflite(source: detector.Detector, calib: Path, size: Size, out: Path) 
     """The TFLite converter's own calibration, fully integer but for the outputs."""
     import tensorflow as tf
 
-    from facex.exporters import _litert, _nhwc
+    from facex.exporters import _litert, _nhwc, _nodes
 
     with tempfile.TemporaryDirectory(prefix="int8-peers-") as folder:
-        function = _nhwc.lower(_nhwc.load(_traced(source, size, Path(folder, "raw.onnx"))), quantized=True)
+        function = _nhwc.lower(_nodes.load(_traced(source, size, Path(folder, "raw.onnx"))), quantized=True)
     spec = tf.TensorSpec([1, size.height, size.width, 3], tf.float32, name="image")
 
     def ordered(image: Any) -> list[Any]:

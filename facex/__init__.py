@@ -37,7 +37,7 @@ def export(
         checkpoint: a PyTorch checkpoint; without one, the detector that facex brings along, which is for trying
             things out.
         targets: names such as `tflite`; all when empty.
-        precisions: `fp32`, `fp16`, `w8`, `p6`, `w8a8`; for every target.
+        precisions: `fp32`, `fp16`, `w8`, `p6`, `p4`, `w8a8`; for every target.
         int8: adds what each target means by int8.
         sizes: `HEIGHTxWIDTH`, pixels.
         out: folder for what passed.

@@ -19,6 +19,7 @@ import click
 from facex import __version__, config, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
+    DEFAULT_DEPLOYMENT_TARGET,
     DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
     DEFAULT_STEPS,
@@ -243,6 +244,13 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @click.option("--int8", is_flag=True, help="Also 8 bits: w8a8 for TFLite and ONNX, w8 for Core ML.")
 @click.option("--fp16", is_flag=True, help="Short for --precision fp16.")
 @click.option(
+    "--palettize",
+    "palettes",
+    type=click.Choice(["6", "4"]),
+    multiple=True,
+    help="For Core ML, weights of so many bits from palettes; short for --precision p6 or p4.",
+)
+@click.option(
     "--size",
     "sizes",
     type=SIZE,
@@ -258,7 +266,11 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     show_default=True,
     help="Boxes in input pixels, or the network's own tensors.",
 )
-@click.option("--calib", type=PATH, help="Folder of calibration photographs, for w8a8; with faces, unlabelled.")
+@click.option(
+    "--calib",
+    type=PATH,
+    help="Folder of calibration photographs, with faces, unlabelled: w8a8 needs them, w8, p6 and p4 gain by them.",
+)
 @click.option(
     "--int8-effort",
     "effort",
@@ -289,9 +301,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @click.option(
     "--deployment-target",
     type=click.Choice(DEPLOYMENT_TARGETS),
-    default=DEFAULT_OPTIONS.deployment_target,
-    show_default=True,
-    help="Oldest system of the Core ML files.",
+    help=f"Oldest system of the Core ML files.  [default: {DEFAULT_DEPLOYMENT_TARGET}, or the first that loads them]",
 )
 @click.option("--out", type=PATH, default=Path("build"), show_default=True, help="Folder for what passed.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be written, and stop.")
@@ -313,6 +323,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
 
     if values.pop("fp16"):
         values["precisions"] = (*values["precisions"], Precision.FP16)
+    values["precisions"] = (*values["precisions"], *(f"p{bits}" for bits in values.pop("palettes")))
     recipe = Recipe(
         checkpoint=checkpoint,
         targets=values.pop("targets"),

@@ -260,20 +260,28 @@ class _Trial:
         return [worst([found.metrics[f"{target} {i}"] for target in sessions[i]]) for i in range(len(sets))]
 
     def _sessions(self, floats: frozenset[str]) -> dict[str, Session]:
-        """A set's files, by target, in the runtimes of this host; the QDQ model where it has none for any of them."""
+        """A set's files, by target, in the runtimes of this host.
+
+        The QDQ model stands in where it has none for any of them, and for a file that facex would execute itself: that
+        takes long, and differs from the QDQ model by half precision alone.
+        """
         from facex.calibration.units import closure
 
         qdq = self._work / "mixed_qdq.onnx"
         self._calibrated.write(qdq, closure(self._calibrated.graph, floats))
-        found = {}
+        found: dict[str, Session] = {}
+        modules = {target: exporters.load(target) for target in self._jobs}
+        slow = {target for target, module in modules.items() if hasattr(module, "open_native")}
         for target, job in self._jobs.items():
-            module = exporters.load(target)
+            if target in slow:
+                continue
+            module = modules[target]
             path = job.path.with_name(f"mixed_{job.path.name}")
             module.export(dataclasses.replace(job, path=path, qdq=qdq))
             with contextlib.suppress(SessionUnavailableError, MissingExtraError):
                 found[target] = module.open_session(path, threads=self._threads)
             path.unlink()
-        if not found:
+        if "onnx" not in found and (slow or not found):
             found["onnx"] = exporters.load("onnx").open_session(qdq, threads=self._threads)
         qdq.unlink()
         return found

@@ -17,7 +17,7 @@ from facex.errors import ArtifactError, BackendError, PhotographError, UsageErro
 from facex.examination import Evidence, Subject, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
-from facex.recipe import DEPLOYMENT_TARGETS, Recipe
+from facex.recipe import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS, Recipe
 from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 REPORTS = ("report.json", "junit.xml")
 CALIBRATED = frozenset({Precision.W8A8})
+"""What cannot be written without calibration photographs."""
+ROUNDED = frozenset({Precision.W8, Precision.P6, Precision.P4})
+"""What gains by them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,7 @@ class Plan:
         lines = [f"{recipe.checkpoint or 'the bundled detector'} -> {recipe.out}"]
         lines += [f"  {s.file_name}  ({s.target}, {s.precision}, {s.size}, {recipe.head} head)" for s in self.steps]
         rendered = "photographs that facex renders" if recipe.checkpoint is None else None
-        needed = any(step.precision in CALIBRATED for step in self.steps)
-        lines.append(f"  calibration: {recipe.calib or (rendered if needed else None) or 'none needed'}")
+        lines.append(f"  calibration: {(recipe.calib or rendered) if _uses_calibration(self) else 'none needed'}")
         lines.append(f"  parity: {recipe.images or rendered or 'skipped, no --images'}")
         return "\n".join(lines)
 
@@ -117,15 +119,19 @@ def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
                 f"--precision {precision}: {target.name} cannot write it",
                 hint=f"{target.name} writes {', '.join(target.precisions)}; export targets apart to give each its own",
             )
-        oldest, deployment = target.oldest_deployment.get(precision), recipe.options.deployment_target
-        if oldest and DEPLOYMENT_TARGETS.index(deployment) < DEPLOYMENT_TARGETS.index(oldest):
+        oldest, asked_for = target.oldest_deployment.get(precision), recipe.options.deployment_target
+        if oldest and asked_for and DEPLOYMENT_TARGETS.index(asked_for) < DEPLOYMENT_TARGETS.index(oldest):
             raise UsageError(
-                f"--deployment-target {deployment}: {target.name} {precision} needs {oldest} or newer",
+                f"--deployment-target {asked_for}: {target.name} {precision} needs {oldest} or newer",
                 hint=f"use --deployment-target {oldest}, or another precision",
             )
     # with nothing at hand, everything is shown
-    default = target.precisions if recipe.checkpoint is None else target.precisions[:1]
+    default = (target.shown or target.precisions) if recipe.checkpoint is None else target.precisions[:1]
     return list(dict.fromkeys(asked or default))
+
+
+def _uses_calibration(planned: Plan) -> bool:
+    return any(step.precision in CALIBRATED | ROUNDED for step in planned.steps)
 
 
 def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Result:
@@ -164,8 +170,8 @@ def _completed(planned: Plan, clock: Clock) -> Plan:
 
     workspace.check(planned.recipe.out)
     _require(planned)
-    calibrated = any(step.precision in CALIBRATED for step in planned.steps)
-    return dataclasses.replace(planned, recipe=bundled.completed(planned.recipe, clock, calibrated=calibrated))
+    recipe = bundled.completed(planned.recipe, clock, calibrated=_uses_calibration(planned))
+    return dataclasses.replace(planned, recipe=recipe)
 
 
 def _require(planned: Plan) -> None:
@@ -185,9 +191,8 @@ def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph]]:
     for size in recipe.sizes:
         detector.check_size(size, loaded.contract)
     images = photographs.find(recipe.images, option="--images") if recipe.images else []
-    needs_calibration = any(step.precision in CALIBRATED for step in planned.steps)
     found = photographs.find(recipe.calib, option="--calib") if recipe.calib else []
-    calib = found if needs_calibration else []
+    calib = found if _uses_calibration(planned) else []
     refuse_overlap([p.sha256 for p in calib], images)
     truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
     _require(planned)
@@ -284,18 +289,26 @@ def _export_size(
             detector=evidence.detector,
             pivot=pivot,
             qdq=work / f"pivot_{size}_qdq.onnx" if step.precision in CALIBRATED else None,
-            options=recipe.options,
+            options=dataclasses.replace(recipe.options, deployment_target=_deployment_target(step, recipe)),
         )
         for step in steps
     }
-    calibrated = {step.target: job for step, job in jobs.items() if job.qdq}
-    quantized = quantizing.quantize(calibrated, recipe, evidence, calib, clock) if calibrated else None
+    quantized = None
+    if calib and any(step.precision in CALIBRATED | ROUNDED for step in steps):
+        integer_jobs = {step.target: job for step, job in jobs.items() if job.qdq}
+        quantized = quantizing.quantize(integer_jobs, pivot, size, recipe, evidence, calib, clock)
+        jobs = {s: dataclasses.replace(j, crops=quantized.crops) for s, j in jobs.items()}
     written = {}
     for step, job in jobs.items():
         written[step] = _written(step, job, clock)
         if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
     return written, quantized.record if quantized else None
+
+
+def _deployment_target(step: Step, recipe: Recipe) -> str:
+    oldest = exporters.info(step.target).oldest_deployment.get(step.precision, DEFAULT_DEPLOYMENT_TARGET)
+    return recipe.options.deployment_target or max(oldest, DEFAULT_DEPLOYMENT_TARGET, key=DEPLOYMENT_TARGETS.index)
 
 
 def _written(step: Step, job: exporters.Job, clock: Clock) -> Subject:

@@ -1,27 +1,36 @@
-"""The w8a8 part of an export: calibrate, search for what must stay in float, write the QDQ model, and record it."""
+"""What calibration photographs are for in an export: the QDQ model of w8a8 files, and crops to round weights by."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex import exporters, manifest, mixing
+from facex import exporters, manifest, mixing, workspace
 from facex.errors import MissingExtraError, SessionUnavailableError
 from facex.manifest import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facex.calibration.engine import Calibrated
     from facex.calibration.hygiene import Hygiene
     from facex.examination import Evidence
     from facex.progress import Clock
     from facex.recipe import Recipe
     from facex.reference.photographs import Photograph
+    from facex.types import Size
 
 COST_RUNS = 20
 """Timed rounds of a mixed file beside the integer one."""
+
+
+ROUNDED_METHOD = "rounded-with-feedback"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +39,33 @@ class Quantized:
 
     Attributes:
         integer_qdq: the fully integer QDQ model beside the mixed one, when operators are in float; None otherwise.
+        crops: float32 [n, 3, h, w], 0-255: pixels around faces to round weights by; see `calibration.rounding`.
         record: for the manifest.
     """
 
     integer_qdq: Path | None
+    crops: NDArray[np.float32]
     record: Calibration
 
 
 def quantize(
-    jobs: Mapping[str, exporters.Job], recipe: Recipe, evidence: Evidence, calib: Sequence[Photograph], clock: Clock
+    jobs: Mapping[str, exporters.Job],
+    pivot: Path,
+    size: Size,
+    recipe: Recipe,
+    evidence: Evidence,
+    calib: Sequence[Photograph],
+    clock: Clock,
 ) -> Quantized:
-    """Calibrate a pivot and write its QDQ model.
+    """Read the photographs, calibrate a pivot for w8a8 files if there are any, and write their QDQ model.
 
     Where the user demands faces or landmarks of it (`--min-f1`, `--max-nme`), what cannot stay in integers is left in
     float, as little as possible, measured on the photographs for parity; without any, on those for calibration.
 
     Args:
         jobs: by target, the w8a8 files of one input size; their common `qdq` is what is written.
+        pivot: the float model of that size.
+        size: of the input.
         recipe: what was asked.
         evidence: what files are compared with.
         calib: photographs for calibration.
@@ -55,12 +74,10 @@ def quantize(
     from facex.calibration import engine, hygiene
     from facex.calibration.schedule import Schedule
 
-    one = next(iter(jobs.values()))
-    assert one.qdq is not None
     schedule = Schedule(steps=recipe.steps)
     setting = engine.Setting(
-        contract=one.detector.contract,
-        size=one.size,
+        contract=evidence.detector.contract,
+        size=size,
         head=recipe.head,
         effort=recipe.effort,
         seed=recipe.seed,
@@ -68,27 +85,38 @@ def quantize(
         # a crop that no step would learn from need not be drawn
         schedule=dataclasses.replace(schedule, pool=min(schedule.pool, schedule.steps * schedule.batch)),
     )
-    calibrated = engine.calibrate(one.pivot, calib, setting, states=one.pivot.parent.parent, clock=clock)
-    for warning in hygiene.warnings(calibrated.hygiene, f"--calib {recipe.calib}"):
+    seen = engine.read(pivot, calib, setting, clock)
+    crops, method, found, integer = engine.rounding_crops(seen, setting), ROUNDED_METHOD, seen.hygiene, None
+    if jobs:
+        calibrated = engine.calibrate(pivot, seen, setting, states=pivot.parent.parent, clock=clock)
+        method, found = calibrated.plan.method, calibrated.hygiene
+        integer = _write(calibrated, jobs, recipe, evidence.photographs or calib, clock)
+    for warning in hygiene.warnings(found, f"--calib {recipe.calib}"):
         clock.progress.warn(warning)
-    integer = None
-    goal = mixing.goal_of(recipe.limits)
-    floats: frozenset[str] = frozenset()
+    return Quantized(integer_qdq=integer, crops=crops, record=_record(recipe, calib, method, found))
+
+
+def _write(
+    calibrated: Calibrated,
+    jobs: Mapping[str, exporters.Job],
+    recipe: Recipe,
+    photographs: Sequence[Photograph],
+    clock: Clock,
+) -> Path | None:
+    """The QDQ model of w8a8 files, and its fully integer form where operators are in float."""
+    one = next(iter(jobs.values()))
+    assert one.qdq is not None
+    goal, floats = mixing.goal_of(recipe.limits), frozenset[str]()
     if goal is not None:
         with clock("search", f"measuring the integer model at {one.size}"):
             floats = mixing.floats_for(
-                calibrated,
-                goal,
-                evidence.photographs or calib,
-                jobs=jobs,
-                threads=recipe.threads,
-                progress=clock.progress,
+                calibrated, goal, photographs, jobs=jobs, threads=recipe.threads, progress=clock.progress
             )
-    if floats:
-        integer = one.qdq.with_name(f"integer_{one.qdq.name}")
+    integer = one.qdq.with_name(f"integer_{one.qdq.name}") if floats else None
+    if integer:
         calibrated.write(integer)
     calibrated.write(one.qdq, floats)
-    return Quantized(integer_qdq=integer, record=_record(recipe, calib, calibrated.plan.method, calibrated.hygiene))
+    return integer
 
 
 def _record(recipe: Recipe, calib: Sequence[Photograph], method: str, hygiene: Hygiene) -> Calibration:
@@ -116,15 +144,14 @@ def tell_cost(target: str, job: exporters.Job, integer_qdq: Path, threads: int, 
     module = exporters.load(target)
     with clock("search", f"comparing {job.path.name} with its fully integer form"):
         module.export(twin)
-        try:
+        times = "its time cannot be measured here"
+        with contextlib.suppress(SessionUnavailableError, MissingExtraError):
             sessions = {p.name: module.open_session(p, threads=threads) for p in (job.path, twin.path)}
-        except (SessionUnavailableError, MissingExtraError):
-            times = "its time cannot be measured here"
-        else:
-            image = np.zeros((1, job.size.height, job.size.width, 3), np.uint8)
-            feeds = {name: {"image": image} for name in sessions}
-            mixed, integer = host.measure(sessions, feeds, threads=threads, runs=COST_RUNS)
-            times = f"{mixed.low_ms:.2f} ms against {integer.low_ms:.2f} ms ({mixed.low_ms / integer.low_ms:.2f}x)"
+            if not any(session.untimed for session in sessions.values()):
+                image = np.zeros((1, job.size.height, job.size.width, 3), np.uint8)
+                feeds = {name: {"image": image} for name in sessions}
+                mixed, integer = host.measure(sessions, feeds, threads=threads, runs=COST_RUNS)
+                times = f"{mixed.low_ms:.2f} ms against {integer.low_ms:.2f} ms ({mixed.low_ms / integer.low_ms:.2f}x)"
         sizes = tuple(manifest.size_of(p) / 1e6 for p in (job.path, twin.path))
-        twin.path.unlink()
+        workspace.remove(twin.path)
     clock.progress.say(f"{job.path.name}: {sizes[0]:.2f} MB against {sizes[1]:.2f} MB fully integer, {times}")

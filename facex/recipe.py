@@ -16,7 +16,8 @@ MAX_THREADS = 128
 DEFAULT_SIZE = Size(height=640, width=640)
 DEFAULT_EFFORT = Effort.BEST
 DEFAULT_STEPS = 500
-DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target="iOS16")
+DEFAULT_DEPLOYMENT_TARGET = "iOS16"
+DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class Recipe:
         check_threads(self.threads)
         if self.options.opset not in OPSETS:
             raise UsageError(f"--opset {self.options.opset}: must be {OPSETS[0]} to {OPSETS[-1]}")
-        if self.options.deployment_target not in DEPLOYMENT_TARGETS:
+        if self.options.deployment_target not in (None, *DEPLOYMENT_TARGETS):
             raise UsageError(
                 f"--deployment-target {self.options.deployment_target}: unknown",
                 hint=f"choose from {', '.join(DEPLOYMENT_TARGETS)}",

@@ -28,12 +28,13 @@ class _Word(str, enum.Enum):
 
 
 class Precision(_Word):
-    """Number format of an artifact, as written in its file name; p6 is weights from palettes of 2^6 values."""
+    """Number format of an artifact, as written in its file name; pN is weights from palettes of 2^N values."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     W8 = "w8"
     P6 = "p6"
+    P4 = "p4"
     W8A8 = "w8a8"
 
 
@@ -424,6 +425,7 @@ class TargetInfo:
         channels_last: whether the file's `image` is [1, H, W, 3]; otherwise [1, 3, H, W].
         image_dtype: dtype of the file's `image`.
         oldest_deployment: precision -> the oldest deployment target that can load it, where not every one can.
+        shown: what is written when nothing is asked for, not even a checkpoint; empty: all of `precisions`.
     """
 
     name: str
@@ -436,14 +438,21 @@ class TargetInfo:
     channels_last: bool
     image_dtype: str
     oldest_deployment: Mapping[Precision, str] = field(default_factory=dict)
+    shown: tuple[Precision, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What a run asks of the converters beyond target, precision, size and head."""
+    """What a run asks of the converters beyond target, precision, size and head.
+
+    Attributes:
+        opset: of ONNX models.
+        deployment_target: oldest system that must load Core ML files; None: `DEFAULT_DEPLOYMENT_TARGET`, or the first
+            that loads the precision.
+    """
 
     opset: int
-    deployment_target: str
+    deployment_target: str | None
 
 
 def as_plain(value: Any) -> Any:

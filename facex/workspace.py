@@ -130,7 +130,7 @@ def promote(moves: Sequence[tuple[Path, Path]], out: Path) -> None:
     promoted = {destination for _, destination in moves}
     for path in work.glob(f"*{FAILED_SUFFIX}"):
         if path not in promoted:
-            _remove(path)
+            remove(path)
 
 
 def _set_aside(path: Path, kept: Path) -> None:
@@ -158,7 +158,8 @@ def _put_back(moves: Sequence[tuple[Path, Path]], kept: Sequence[Path], aside: P
         ) from failure
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -285,7 +285,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Calibr
         )
         key = pivot.read_bytes(), setting
         if clock is not None or key not in known:
-            known[key] = engine.calibrate(pivot, found, setting, states=folder, clock=clock or Clock())
+            told = clock or Clock()
+            seen = engine.read(pivot, found, setting, told)
+            known[key] = engine.calibrate(pivot, seen, setting, states=folder, clock=told)
         return known[key]
 
     return calibrate

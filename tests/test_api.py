@@ -151,7 +151,7 @@ def test_an_unknown_option_is_refused(call: Callable[[], object]) -> None:
         ({"precisions": "fp32"}, "precisions 'fp32': must be several"),
         ({"limits": "matched_f1=0.9"}, "limits 'matched_f1=0.9': must be several"),
         ({"targets": ["ncnn"]}, "--target ncnn: unknown"),
-        ({"precisions": ["fp8"]}, "precisions fp8: unknown — choose from fp32, fp16, w8, p6, w8a8"),
+        ({"precisions": ["fp8"]}, "precisions fp8: unknown — choose from fp32, fp16, w8, p6, p4, w8a8"),
         ({"sizes": []}, "--size: give at least one"),
         ({"sizes": ["0"]}, "--size 0: must be positive"),
         ({"head": "half"}, "head half: unknown — choose from decoded, raw"),

@@ -138,7 +138,7 @@ BAD_EXPORTS = [
     (["--size", "640x480x3"], "is not HEIGHTxWIDTH"),
     (["--size", "64000"], "use 32 to 4096"),
     (["--target", "ncnn"], "'ncnn' is not one of 'coreml', 'onnx', 'tflite'"),
-    (["--precision", "fp8"], "'fp8' is not one of 'fp32', 'fp16', 'w8', 'p6', 'w8a8'"),
+    (["--precision", "fp8"], "'fp8' is not one of 'fp32', 'fp16', 'w8', 'p6', 'p4', 'w8a8'"),
     (["--precision", "w8"], "--precision w8: onnx cannot write it"),
     (["--int8"], "onnx w8a8 needs calibration photographs"),
     (["--int8", "--calib", "missing"], "--calib missing: no such folder"),

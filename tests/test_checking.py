@@ -204,7 +204,7 @@ def test_the_precision_must_be_known(check: Run, exported: Path, tmp_path: Path)
     checked = check(renamed)
     assert checked.ran.code == 2
     assert "its name does not end in a precision" in checked.ran.error
-    assert "--precision fp32|fp16|w8|p6|w8a8" in checked.ran.error
+    assert "--precision fp32|fp16|w8|p6|p4|w8a8" in checked.ran.error
     checked = check(renamed, "--precision", "w8")
     assert checked.ran.code == 0
     assert checked.found["artifacts"][0]["precision"] == "w8"

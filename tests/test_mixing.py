@@ -260,6 +260,11 @@ def test_without_a_runtime_for_the_files_the_qdq_model_is_measured(
     trial._jobs = {"absent": Job(tmp_path / "a.absent"), "here": Job(tmp_path / "a.here")}  # type: ignore[dict-item]
     assert trial._sessions(frozenset()) == {"here": "mixed_a.here"}
     assert opened == ["mixed_qdq.onnx", "mixed_a.here"]
+    slow = Target(runs=True)
+    slow.open_native = None  # type: ignore[attr-defined]
+    monkeypatch.setattr(mixing.exporters, "load", lambda name: slow if name == "slow" else Target(runs=True))
+    trial._jobs = {"slow": Job(tmp_path / "a.slow"), "here": Job(tmp_path / "a.here")}  # type: ignore[dict-item]
+    assert trial._sessions(frozenset()) == {"here": "mixed_a.here", "onnx": "mixed_qdq.onnx"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,10 +52,19 @@ class Calibrated:
 
 
 @dataclasses.dataclass
+class Session:
+    """As much of `facex.types.Session` as is read here."""
+
+    runtime: str
+    untimed: str
+
+
+@dataclasses.dataclass
 class Evidence:
     """As much of `facex.examination.Evidence` as is read here."""
 
     photographs: list[Any]
+    detector: Any
 
 
 def job_of(folder: Path, detector: Any) -> exporters.Job:
@@ -76,7 +85,7 @@ def job(tmp_path: Path, detector: Any) -> exporters.Job:
 
 @pytest.fixture
 def quantize(
-    monkeypatch: pytest.MonkeyPatch, job: exporters.Job, calib_dir: Path
+    monkeypatch: pytest.MonkeyPatch, job: exporters.Job, detector: Any, calib_dir: Path
 ) -> Callable[..., tuple[quantizing.Quantized, Recorder, list[Any]]]:
     """`quantize(limits=…, floats=…)`: everything but calibration and search, which answer at once, for `job`."""
     stability = Stability(median=0.1, worst=0.2, tensor="x")
@@ -86,9 +95,17 @@ def quantize(
     )  # fmt: skip
 
     def run(
-        *, floats: frozenset[str] = frozenset(), images: tuple[Any, ...] = ("a photograph",), **options: Any
+        *,
+        floats: frozenset[str] = frozenset(),
+        images: tuple[Any, ...] = ("a photograph",),
+        integers: bool = True,
+        **options: Any,
     ) -> tuple[quantizing.Quantized, Recorder, list[Any]]:
         asked: list[Any] = []
+
+        def read(pivot: Path, found: Any, setting: Any, clock: Clock) -> engine.Seen:
+            assert pivot == job.pivot
+            return engine.Seen([p.path for p in found], [], hygiene)
 
         def calibrate(*arguments: Any, states: Path, clock: Clock) -> Calibrated:
             asked.append((*arguments, states))
@@ -98,13 +115,17 @@ def quantize(
             asked.append((goal, list(measured_on), jobs))
             return floats
 
+        monkeypatch.setattr(engine, "read", read)
+        monkeypatch.setattr(engine, "rounding_crops", lambda seen, setting: (len(seen.pixels), setting.seed))
         monkeypatch.setattr(engine, "calibrate", calibrate)
         monkeypatch.setattr(mixing, "floats_for", floats_for)
         recorder = Recorder()
         recipe = Recipe(checkpoint=Path("a.pth"), calib=calib_dir, **options)
         calib = photographs.find(calib_dir, option="--calib")
-        evidence: Any = Evidence(photographs=list(images))
-        return quantizing.quantize({"onnx": job}, recipe, evidence, calib, Clock(recorder)), recorder, asked
+        evidence: Any = Evidence(photographs=list(images), detector=detector)
+        jobs = {"onnx": job} if integers else {}
+        found = quantizing.quantize(jobs, job.pivot, SIZE, recipe, evidence, calib, Clock(recorder))
+        return found, recorder, asked
 
     return run
 
@@ -117,15 +138,24 @@ def test_the_record_is_of_every_photograph_and_of_what_was_asked(quantize: Any, 
     assert (record.method, record.effort, record.seed) == ("a method", "fast", 7)
     assert (record.photographs_with_faces, record.near_duplicates) == (3, 1)
     assert record.stability == Stability(median=0.1, worst=0.2, tensor="x")
-    (pivot, calib, setting, states) = asked[0]
+    (pivot, seen, setting, states) = asked[0]
     assert len(asked) == 1, "nothing was demanded, so nothing is searched for"
     assert (setting.size, setting.head, setting.effort, setting.seed, setting.threads) == (
         SIZE, Head.RAW, Effort.FAST, 7, 2
     )  # fmt: skip
-    assert len(calib) == 4
+    assert len(seen.pixels) == 4
     assert states == pivot.parent.parent, "a state outlives the folder that is built in"
     assert any("4 photographs are few" in text and f"--calib {calib_dir}" in text for text in recorder.warnings)
     assert (job.qdq.read_text(), found.integer_qdq) == ("[]", None)
+
+
+def test_rounding_needs_no_integers(quantize: Any, job: Any) -> None:
+    found, recorder, asked = quantize(integers=False, seed=5)
+    assert not asked
+    assert not job.qdq.exists()
+    assert found.crops == (4, 5)
+    assert (found.record.method, found.record.count) == ("rounded-with-feedback", 4)
+    assert any("4 photographs are few" in text for text in recorder.warnings)
 
 
 @pytest.mark.parametrize(
@@ -182,16 +212,21 @@ def cost(
             assert twin.qdq == tmp_path / "integer.onnx"
             twin.path.write_bytes(bytes(sizes[twin.path.name]))
 
-    def run(error: Exception | None = None) -> tuple[str, list[Any]]:
-        def open_session(path: Path, *, threads: int) -> str:
+    def run(error: Exception | None = None, untimed: str = "") -> tuple[str, list[Any]]:
+        def open_session(path: Path, *, threads: int) -> Session:
             if error:
                 raise error
-            return f"{path.name} on {threads}"
+            return Session(runtime=f"{path.name} on {threads}", untimed=untimed)
 
         timed: list[Any] = []
 
         def measure(sessions: Any, feeds: Any, *, threads: int, runs: int) -> list[Any]:
-            timed.append((dict(sessions), {name: feed["image"].shape for name, feed in feeds.items()}))
+            timed.append(
+                (
+                    {k: s.runtime for k, s in sessions.items()},
+                    {name: feed["image"].shape for name, feed in feeds.items()},
+                )
+            )
             return [dataclasses.make_dataclass("Latency", ["low_ms"])(value) for value in (4.0, 2.0)]
 
         monkeypatch.setattr(Target, "open_session", staticmethod(open_session), raising=False)
@@ -204,6 +239,12 @@ def cost(
         return text, timed
 
     return run
+
+
+def test_a_runtime_whose_time_says_nothing_is_not_timed(cost: Any) -> None:
+    text, timed = cost(untimed="executed by facex itself")
+    assert text.endswith("fully integer, its time cannot be measured here")
+    assert not timed
 
 
 def test_the_cost_is_told_in_size_and_time(cost: Any) -> None:

@@ -8,8 +8,8 @@ backgrounds that fill the crops must not decide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def correct_biases(simulation: Simulation, levels: list[Level], crops: Tensor) -> None:
+def correct_biases(
+    simulation: Simulation, levels: list[Level], crops: Tensor, prepare: Callable[[Any, Tensor], None] | None = None
+) -> None:
     """Correct the biases of a simulation in place.
 
     Args:
         simulation: of a quantized trunk.
         levels: its head.
         crops: float32 [n, 3, h, w], 0-255, most of them around faces.
+        prepare: see `Simulation.forward`; what it changes does not change what is expected.
     """
     expected = simulation(crops, quantized=False)
     weights = {name: weight for level in levels for name, weight in _head_weights(level, expected).items()}
@@ -38,7 +41,7 @@ def correct_biases(simulation: Simulation, levels: list[Level], crops: Tensor) -
         unbiased: Tensor = result - mean[None, :, None, None]
         return unbiased
 
-    simulation(crops, adjust=corrected)
+    simulation(crops, adjust=corrected, prepare=prepare)
 
 
 def _head_weights(level: Level, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

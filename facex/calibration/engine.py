@@ -110,38 +110,55 @@ def _parsed(model: bytes) -> Any:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """The photographs once they are read."""
+class Seen:
+    """Calibration photographs once they are read.
+
+    Attributes:
+        pixels: uint8 [H, W, 3] each, letterboxed to the input.
+        faces: float32 [n, 4] each, xyxy in the frame of the input: what the float network finds.
+        hygiene: what the photographs are like.
+    """
 
     pixels: list[NDArray[np.uint8]]
     faces: list[NDArray[np.float32]]
     hygiene: Hygiene
 
 
-def calibrate(
-    pivot: Path, photographs: Sequence[Photograph], setting: Setting, *, states: Path, clock: Clock
-) -> Calibrated:
-    """Decide every integer.
-
-    The same arguments give the same result on the same machine.
+def read(pivot: Path, photographs: Sequence[Photograph], setting: Setting, clock: Clock) -> Seen:
+    """Read photographs, and find the faces on them with the float model.
 
     Args:
         pivot: ONNX.
         photographs: for calibration; of more than `MOST_PHOTOGRAPHS`, evenly spaced ones.
         setting: see there.
-        states: folder in which an interrupted reconstruction waits to be gone on with.
         clock: times and shows the stages.
 
     Raises:
         PhotographError: a photograph cannot be decoded, or most of them are blank.
         BackendError: the float network gives values that are not finite.
     """
+    chosen = spread(photographs, MOST_PHOTOGRAPHS)
+    with clock("calibrate", f"reading {len(chosen)} calibration photographs at {setting.size}", len(chosen)):
+        return _read(pivot, chosen, setting, clock)
+
+
+def calibrate(pivot: Path, seen: Seen, setting: Setting, *, states: Path, clock: Clock) -> Calibrated:
+    """Decide every integer.
+
+    The same arguments give the same result on the same machine.
+
+    Args:
+        pivot: ONNX.
+        seen: photographs that `read` read for it.
+        setting: see there.
+        states: folder in which an interrupted reconstruction waits to be gone on with.
+        clock: times and shows the stages.
+
+    Raises:
+        BackendError: the float network gives values that are not finite.
+    """
     import onnx
 
-    at = f"at {setting.size}"
-    chosen = spread(photographs, MOST_PHOTOGRAPHS)
-    with clock("calibrate", f"reading {len(chosen)} calibration photographs {at}", len(chosen)):
-        seen = _read(pivot, chosen, setting, clock)
     model = onnx.load(str(pivot))
     rewritten = {}
     if setting.effort is not Effort.MINMAX:
@@ -173,7 +190,7 @@ def spread(items: Sequence[T], most: int) -> Sequence[T]:
     return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
-def _read(pivot: Path, photographs: Sequence[Photograph], setting: Setting, clock: Clock) -> _Seen:
+def _read(pivot: Path, photographs: Sequence[Photograph], setting: Setting, clock: Clock) -> Seen:
     session = observers.session(pivot.read_bytes(), setting.threads)
     names = [o.name for o in session.get_outputs()]
     watch = hygiene.Watch()
@@ -186,10 +203,10 @@ def _read(pivot: Path, photographs: Sequence[Photograph], setting: Setting, cloc
         pixels.append(frame.pixels[0])
         faces.append(boxes)
         clock.progress.advance()
-    return _Seen(pixels, faces, watch.result())
+    return Seen(pixels, faces, watch.result())
 
 
-def _equalize(model: Any, seen: _Seen, setting: Setting, clock: Clock) -> None:
+def _equalize(model: Any, seen: Seen, setting: Setting, clock: Clock) -> None:
     graph = Graph(model)
     watching = equalize.watched(graph, Channels(graph))
     magnitudes = {name: observers.ChannelMagnitude() for names in watching.values() for name in names}
@@ -200,7 +217,7 @@ def _equalize(model: Any, seen: _Seen, setting: Setting, clock: Clock) -> None:
     equalize.apply(model, found.factors)
 
 
-def _plan(model: Any, seen: _Seen, setting: Setting, clock: Clock) -> tuple[QuantizationPlan, Stability | None]:
+def _plan(model: Any, seen: Seen, setting: Setting, clock: Clock) -> tuple[QuantizationPlan, Stability | None]:
     """Grids, and how far those of two halves of the photographs differ; biases of the model are corrected in place."""
     graph, few = Graph(model), spread(seen.pixels, STATISTICS_PHOTOGRAPHS)
     watching = observers.range_observers(graph, "minmax" if setting.effort is Effort.MINMAX else "mse")
@@ -231,7 +248,7 @@ def _stability(watching: Mapping[str, observers.Halves]) -> Stability:
 
 
 def _weigh(
-    graph: Graph, plan: QuantizationPlan, together: Mapping[str, Any], seen: _Seen, setting: Setting, clock: Clock
+    graph: Graph, plan: QuantizationPlan, together: Mapping[str, Any], seen: Seen, setting: Setting, clock: Clock
 ) -> None:
     from facex.calibration import importance
     from facex.calibration.simulate import Simulation, torch_threads
@@ -244,7 +261,7 @@ def _weigh(
         importance.weigh(graph, simulation, inside, crops, seed=setting.seed, on_crop=clock.progress.advance)
 
 
-def _corrected(graph: Graph, plan: QuantizationPlan, seen: _Seen, setting: Setting) -> dict[str, NDArray[np.float32]]:
+def _corrected(graph: Graph, plan: QuantizationPlan, seen: Seen, setting: Setting) -> dict[str, NDArray[np.float32]]:
     """Corrected biases by name."""
     from facex.calibration.correct import correct_biases
     from facex.calibration.heads import levels
@@ -259,7 +276,7 @@ def _corrected(graph: Graph, plan: QuantizationPlan, seen: _Seen, setting: Setti
 
 
 def _reconstruct(
-    model: Any, relaxed: Any, plan: QuantizationPlan, seen: _Seen, setting: Setting, states: Path, clock: Clock
+    model: Any, relaxed: Any, plan: QuantizationPlan, seen: Seen, setting: Setting, states: Path, clock: Clock
 ) -> Learned:
     from facex.calibration import reconstruct
 
@@ -302,7 +319,7 @@ class _Ticker:
         self._shown = done
 
 
-def _key(model: Any, plan: QuantizationPlan, seen: _Seen, setting: Setting) -> str:
+def _key(model: Any, plan: QuantizationPlan, seen: Seen, setting: Setting) -> str:
     """Of everything that a reconstruction depends on."""
     import torch
 
@@ -314,7 +331,13 @@ def _key(model: Any, plan: QuantizationPlan, seen: _Seen, setting: Setting) -> s
     return digest.hexdigest()[:32]
 
 
-def _crops(seen: _Seen, setting: Setting, count: int) -> Tensor:
+def rounding_crops(seen: Seen, setting: Setting) -> NDArray[np.float32]:
+    """Pixels for `rounding.rounded`: float32 [n, 3, h, w], 0-255."""
+    found: NDArray[np.float32] = _crops(seen, setting, CORRECTION_CROPS).numpy()
+    return found
+
+
+def _crops(seen: Seen, setting: Setting, count: int) -> Tensor:
     """Pixels, most of them around faces: float32 [count, 3, h, w]."""
     from facex.calibration import reconstruct
 

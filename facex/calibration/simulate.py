@@ -143,6 +143,7 @@ class Simulation(nn.Module):
         quantized: bool = True,
         only: frozenset[str] | None = None,
         adjust: Callable[[str, Tensor], Tensor] | None = None,
+        prepare: Callable[[Any, Tensor], None] | None = None,
     ) -> dict[str, Tensor]:
         """Run the trunk.
 
@@ -151,6 +152,7 @@ class Simulation(nn.Module):
             quantized: round as the kernels do; otherwise the float network of the same parameters.
             only: round nothing but the results and weights of the nodes with these outputs.
             adjust: given the name and the result of every convolution before it is rounded; what it returns counts.
+            prepare: given every convolution and what is about to enter it; it may change its weights.
 
         Returns:
             Every tensor of the trunk, by name.
@@ -160,6 +162,8 @@ class Simulation(nn.Module):
             name = node.output[0]
             rounds = quantized and (only is None or name in only)
             if node.op_type == "Conv":
+                if prepare:
+                    prepare(node, values[node.input[0]])
                 result = self._convolve(node, values[node.input[0]], rounds)
                 result = adjust(name, result) if adjust else result
             elif node.op_type == "Resize":
@@ -230,6 +234,11 @@ class Simulation(nn.Module):
             for s in self._channels.segments(name)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.no_grad()
+    def set_weight(self, name: str, weight: Tensor) -> None:
+        """Replace the weights of the convolution with this output; float32 [out, in/groups, kh, kw]."""
+        self.weight[self._key[name]].copy_(weight)
 
     @torch.no_grad()
     def shift_bias(self, name: str, by: Tensor) -> None:

@@ -39,6 +39,9 @@ from facex.types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facex.reference.detector import Detector
 
 
@@ -51,6 +54,7 @@ class Job:
         detector: the untouched network and its contract.
         pivot: the simplified float32 ONNX model with preprocessing and head inside.
         qdq: the same with the quantization plan; None when the artifact has no 8-bit activations.
+        crops: float32 [n, 3, h, w], 0-255: pixels of calibration photographs to round weights by; None without any.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class Job:
     pivot: Path
     qdq: Path | None
     options: ExportOptions
+    crops: NDArray[np.float32] | None = None
 
 
 def names() -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,10 @@ import tensorflow as tf
 from onnx import numpy_helper
 
 from facex.errors import UnsupportedOperatorError
+from facex.exporters import _nodes
+from facex.exporters._nodes import Node
 
+TARGET = "TFLite"
 CHANNELS_LAST = (0, 2, 3, 1)
 PASSED_ON = frozenset({"Concat", "Identity", "Relu", "Reshape", "Resize", "Transpose"})
 """Operators through which the converter carries a grid back to the convolution before them, or which it fuses."""
@@ -37,17 +39,6 @@ class Value:
         if self.order == tuple(range(len(self.order))):
             return self.tensor
         return tf.transpose(self.tensor, np.argsort(self.order))
-
-
-@dataclass(frozen=True)
-class Node:
-    """An ONNX node with its attributes as Python values."""
-
-    name: str
-    operator: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
 
 
 class Scope:
@@ -72,14 +63,7 @@ class Scope:
 
     def constant(self, node: Node, index: int, default: Any = None) -> Any:
         """The constant behind an input; an operator cannot be lowered when it is computed at run time."""
-        if index >= len(node.inputs) or not node.inputs[index]:
-            return default
-        name = node.inputs[index]
-        if name not in self.constants:
-            raise UnsupportedOperatorError(
-                f"{node.operator} '{node.name}': input {index} ('{name}') must be a constant to be lowered"
-            )
-        return self.constants[name]
+        return _nodes.constant(self.constants, node, index, default)
 
 
 def lower(model: onnx.ModelProto, *, quantized: bool) -> Callable[..., dict[str, Any]]:
@@ -93,9 +77,7 @@ def lower(model: onnx.ModelProto, *, quantized: bool) -> Callable[..., dict[str,
         UnsupportedOperatorError: at once, for every operator outside the table; the message names each with its place.
     """
     graph = model.graph
-    nodes = [_node(n) for n in graph.node]
-    _refuse_unknown(nodes)
-    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    nodes, constants = _nodes.nodes(model, OPERATORS, TARGET), _nodes.constants(model)
 
     def function(image: Any) -> dict[str, Any]:
         scope = Scope(dict(constants))
@@ -123,38 +105,8 @@ def _note_island(node: Node, scope: Scope) -> None:
         scope.islands.add(output)
 
 
-def load(path: Path) -> onnx.ModelProto:
-    """The ONNX model with the shapes of all its values inferred."""
-    return onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True)
-
-
-def _node(proto: onnx.NodeProto) -> Node:
-    return Node(
-        name=proto.name or "/".join(proto.output),
-        operator=proto.op_type,
-        inputs=tuple(proto.input),
-        outputs=tuple(proto.output),
-        attributes={a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute},
-    )
-
-
-def _refuse_unknown(nodes: list[Node]) -> None:
-    unknown: dict[str, list[str]] = {}
-    for node in nodes:
-        if node.operator not in OPERATORS:
-            unknown.setdefault(node.operator, []).append(node.name)
-    if unknown:
-        places = "; ".join(
-            f"{operator} at {', '.join(repr(n) for n in names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"
-            for operator, names in sorted(unknown.items())
-        )
-        raise UnsupportedOperatorError(
-            f"no TFLite lowering for {places}", hint=f"supported: {', '.join(sorted(OPERATORS))}"
-        )
-
-
 def _refuse(node: Node, what: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(f"{node.operator} '{node.name}': {what} is not supported by the TFLite lowering")
+    return _nodes.refusal(node, what, TARGET)
 
 
 def _conv(node: Node, scope: Scope) -> Value:
@@ -249,20 +201,12 @@ def _reordered(value: Value, order: tuple[int, ...]) -> Any:
 
 
 def _resize(node: Node, scope: Scope) -> Value:
-    mode = node.attributes.get("mode", b"nearest")
-    how = (node.attributes.get("coordinate_transformation_mode"), node.attributes.get("nearest_mode"))
-    if mode != b"nearest" or how != (b"asymmetric", b"floor"):
-        raise _refuse(node, f"mode {mode.decode()} with {how}")
     x = _channels_last(scope.value(node.inputs[0]))
-    sizes, scales = scope.constant(node, 3), scope.constant(node, 2)
-    before = np.array([x.shape[0], x.shape[3], x.shape[1], x.shape[2]])
-    factors = scales if sizes is None else np.asarray(sizes) / before[-len(sizes) :]
-    # `axes` (opset 18) gives fewer factors than axes
-    if len(factors) != 4 or (factors[:2] != 1).any() or (factors < 1).any() or (factors % 1).any():
-        raise _refuse(node, f"scaling by {[float(f) for f in factors]}, not by whole factors of height and width,")
-    height, width = (int(f) * side for f, side in zip(factors[2:], before[2:], strict=True))
+    shape = (x.shape[0], x.shape[3], x.shape[1], x.shape[2])
+    vertical, horizontal = _nodes.whole_factors(scope.constants, node, shape, TARGET)
     # floor(i / factor) for a whole factor is what TensorFlow's legacy and half-pixel modes agree on
-    return Value(tf.image.resize(x, [int(height), int(width)], method="nearest"), CHANNELS_LAST)
+    sides = [int(x.shape[1]) * vertical, int(x.shape[2]) * horizontal]
+    return Value(tf.image.resize(x, sides, method="nearest"), CHANNELS_LAST)
 
 
 def _transpose(node: Node, scope: Scope) -> Value:
@@ -369,12 +313,7 @@ def _dequantize_linear(node: Node, scope: Scope) -> Value | None:
         if scope.grids.get(node.inputs[0]) != grid:
             raise _refuse(node, "a scale or zero point that is not its QuantizeLinear's")
         return scope.values[node.inputs[0]]
-    quantized, scale, zero = (scope.constant(node, i) for i in range(3))
-    shape = [1] * quantized.ndim
-    if scale.ndim:
-        shape[node.attributes.get("axis", 1)] = -1
-    integers = quantized.astype(np.int64) - (0 if zero is None else zero.reshape(shape).astype(np.int64))
-    scope.constants[node.outputs[0]] = (integers * scale.reshape(shape).astype(np.float64)).astype(np.float32)
+    scope.constants[node.outputs[0]] = _nodes.dequantized(scope.constants, node)
     return None
 
 

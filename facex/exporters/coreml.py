@@ -18,27 +18,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.errors import ArtifactError, BackendError, SessionUnavailableError, UsageError, first_line
+from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
 from facex.exporters import require
 from facex.exporters._quiet import quiet
-from facex.types import FileFacts, Precision, Runtime, TargetInfo, TensorInfo
+from facex.types import FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
     from facex.exporters._mil.session import ExecutorSession
-    from facex.types import FloatArray
+    from facex.types import FloatArray, QuantizationFacts
 
 INFO = TargetInfo(
     name="coreml",
     suffix=".mlpackage",
-    precisions=(Precision.FP16, Precision.FP32, Precision.W8, Precision.P6),
+    precisions=(Precision.FP16, Precision.FP32, Precision.W8, Precision.P6, Precision.P4, Precision.W8A8),
     int8=Precision.W8,
     extra="coreml",
     packages=("coremltools",),
     runtimes=("coremltools",),
     channels_last=False,
     image_dtype="image",
-    oldest_deployment={Precision.W8: "iOS16", Precision.P6: "iOS16"},
+    oldest_deployment={Precision.W8: "iOS16", Precision.P6: "iOS16", Precision.P4: "iOS16", Precision.W8A8: "iOS17"},
+    shown=(Precision.FP16, Precision.W8, Precision.P6, Precision.W8A8),
 )
 
 COMPUTE_UNITS = {
@@ -50,10 +51,6 @@ COMPUTE_UNITS = {
 EXACT_HALVES = "exact_halves"
 FEWEST_HALVED = 64
 """Elements from which half precision saves more than the operation that widens it costs."""
-
-PALETTE_BITS = {Precision.P6: 6}
-FEWEST_PALETTIZED = 1200
-"""Weights of a convolution from which a palette is used: below are most depthwise ones, few and sensitive."""
 
 MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
 SPECIFICATION_OS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18"}
@@ -71,47 +68,78 @@ DESCRIPTIONS = {
 
 
 def export(job: Job) -> None:
-    """Trace, convert, describe, and save byte for byte reproducibly.
+    """Trace or lower, convert, describe, and save byte for byte reproducibly.
 
     Raises:
         UsageError: the deployment target asked for cannot load the precision.
+        UnsupportedOperatorError: w8a8: the plan holds an operator without a lowering.
     """
     with quiet():
         import coremltools as ct
-    import torch
 
-    from facex.exporters import _pivot
-    from facex.exporters._rewrites import ImageModel, output_names
+    from facex.exporters import _coreml_weights, _pivot
+    from facex.exporters._rewrites import output_names
 
     shape = (1, 3, job.size.height, job.size.width)
-    network = ImageModel(job.detector, job.size, job.head).eval()
-    if job.precision in PALETTE_BITS:
-        _level(network, job.pivot)
-    with quiet(), torch.inference_mode():
-        traced: Any = torch.jit.trace(network, torch.zeros(shape))  # type: ignore[no-untyped-call]
+    system = getattr(ct.target, str(job.options.deployment_target))
+    source, floats = _lowered(job, system) if job.precision is Precision.W8A8 else (_traced(job, shape), frozenset())
+    # a program that facex lowered names its outputs itself
+    outputs = [ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.head)]
+    with quiet():
         model = ct.convert(
-            traced,
+            source,
             inputs=[ct.ImageType(name="image", shape=shape, color_layout=ct.colorlayout.RGB)],
-            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.head)],
+            **({} if job.precision is Precision.W8A8 else {"outputs": outputs}),
             convert_to="mlprogram",
-            minimum_deployment_target=getattr(ct.target, job.options.deployment_target),
+            minimum_deployment_target=system,
             compute_precision=_compute_precision(ct, job.precision),
             skip_model_load=True,
-            pass_pipeline=_passes(ct, job.options.deployment_target),
+            pass_pipeline=_passes(ct, str(job.options.deployment_target)),
         )
-        if job.precision is Precision.W8:
-            model = _eight_bit_weights(ct, model)
-        if job.precision in PALETTE_BITS:
-            model = _palettized_weights(ct, model, PALETTE_BITS[job.precision])
+        if job.precision in _coreml_weights.COMPRESSED or job.precision is Precision.W8A8:
+            model = _coreml_weights.stored(model, job.precision, floats)
         _refuse_newer(model, ct, job)
-        _describe_model(model, _pivot.metadata(job.detector, job.head))
+        metadata = _pivot.metadata(job.detector, job.head) | _left_in_float(model.get_spec(), floats)
+        _describe_model(model, metadata)
         model.save(str(job.path))
     _finish(job.path)
 
 
+def _traced(job: Job, shape: tuple[int, ...]) -> Any:
+    """The torch network, traced."""
+    import torch
+
+    from facex.exporters import _coreml_weights
+    from facex.exporters._rewrites import ImageModel
+
+    network = ImageModel(job.detector, job.size, job.head).eval()
+    if job.precision in _coreml_weights.COMPRESSED:
+        _coreml_weights.round_weights(network, job)
+    with torch.inference_mode():
+        return torch.jit.trace(network, torch.zeros(shape))  # type: ignore[no-untyped-call]
+
+
+def _lowered(job: Job, system: Any) -> tuple[Any, frozenset[str]]:
+    """The quantization plan as an ML program, and the names of the convolutions that it leaves in float."""
+    from facex.exporters import _nchw, _nodes
+
+    assert job.qdq is not None
+    model = _nodes.load(job.qdq)
+    return _nchw.lower(model, system), _nchw.float_convolutions(model)
+
+
+def _left_in_float(spec: Any, floats: frozenset[str]) -> dict[str, str]:
+    """Metadata that names the convolutions left in float on purpose; coremltools may have marked their names."""
+    from facex.calibration.qdq import FLOAT_OPERATORS
+
+    results = [op.outputs[0].name for op in _operations(spec) if op.type in MAC_OPERATORS]
+    left = [name for name in results if name.removesuffix("_cast_fp16") in floats]
+    return {FLOAT_OPERATORS: json.dumps(left)} if left else {}
+
+
 def _refuse_newer(model: Any, ct: Any, job: Job) -> None:
     """Coremltools moves a model that an old system cannot load to a newer one, without a word."""
-    asked, needed = getattr(ct.target, job.options.deployment_target).value, model.get_spec().specificationVersion
+    asked, needed = getattr(ct.target, str(job.options.deployment_target)).value, model.get_spec().specificationVersion
     if needed > asked:
         raise UsageError(
             f"--deployment-target {job.options.deployment_target}: coreml {job.precision} needs "
@@ -189,47 +217,6 @@ def _trunk_selector() -> Callable[[Any], bool]:
         return known[op.name]
 
     return reaches
-
-
-def _eight_bit_weights(ct: Any, model: Any) -> Any:
-    import coremltools.optimize.coreml as cto
-
-    convolutions = cto.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel", weight_threshold=0)
-    config = cto.OptimizationConfig(op_type_configs={"conv": convolutions})
-    return cto.linear_quantize_weights(model, config)
-
-
-def _level(network: Any, pivot: Path) -> None:
-    """Before: channels of a convolution with weights of very different size. After: of like size; the same function."""
-    import onnx
-    import torch
-
-    from facex.calibration import equalize, level
-    from facex.calibration.graph import Graph
-
-    model = onnx.load(str(pivot))
-    equalize.apply(model, level.factors(model))
-    constants = Graph(model).constants
-    weights = dict(network.named_parameters())
-    missing = weights.keys() - constants.keys()
-    if missing:
-        raise BackendError(f"the ONNX model has no constant '{min(missing)}', a weight of the network")
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(torch.from_numpy(constants[name].copy()))
-
-
-def _palettized_weights(ct: Any, model: Any, bits: int) -> Any:
-    import coremltools.optimize.coreml as cto
-
-    from facex.exporters import _palette
-
-    def palette(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        values, indices = _palette.palette(weight, bits)
-        return values.astype(weight.dtype), indices.reshape(-1)
-
-    config = cto.OpPalettizerConfig(mode="custom", lut_function=palette, weight_threshold=FEWEST_PALETTIZED)
-    return cto.palettize_weights(model, cto.OptimizationConfig(op_type_configs={"conv": config}))
 
 
 def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:
@@ -321,22 +308,44 @@ def describe(path: Path) -> FileFacts:
         ArtifactError: it is not an ML program that coremltools can read.
         MissingExtraError: coremltools is not installed.
     """
-    spec, _ = _load_package(path)
+    spec, weights = _load_package(path)
     operations = _operations(spec)
     shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
     shapes |= {i.name: _shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
-    total = sum(_macs(op, shapes) for op in operations)
+    macs = {op.outputs[0].name: _macs(op, shapes) for op in operations if op.type in MAC_OPERATORS}
+    metadata = {k: v for k, v in spec.description.metadata.userDefined.items() if k.startswith("facex.")}
+    integer, quantization = frozenset[str](), None
+    if any(op.type == "quantize" for op in operations):
+        integer, quantization = _integers_of(spec, weights, macs, metadata)
+    left = [op for op in operations if op.type in MAC_OPERATORS and op.outputs[0].name not in integer]
     return FileFacts(
         inputs=tuple(map(_feature, spec.description.input)),
         outputs=tuple(map(_feature, spec.description.output)),
         operators=dict(sorted(Counter(op.type for op in operations if op.type != "const").items())),
-        macs=total,
-        integer_macs=0,  # activations are float in every precision that is written here
-        float_islands=(),
+        macs=sum(macs.values()),
+        integer_macs=sum(macs[name] for name in integer),
+        float_islands=tuple(
+            FloatIsland(name=op.outputs[0].name, operator=op.type, macs=macs[op.outputs[0].name]) for op in left
+        ) if integer else (),
         minimum_runtime=f"{SPECIFICATION_OS.get(spec.specificationVersion, 'unknown')} "
         f"(specification {spec.specificationVersion})",
-        metadata={k: v for k, v in spec.description.metadata.userDefined.items() if k.startswith("facex.")},
-    )
+        metadata=metadata,
+        quantization=quantization,
+    )  # fmt: skip
+
+
+def _integers_of(
+    spec: Any, weights: Path, macs: Mapping[str, int], metadata: Mapping[str, str]
+) -> tuple[frozenset[str], QuantizationFacts | None]:
+    """Results of the integer multiply-accumulates of a program with 8-bit activations, and what it does with them."""
+    from facex.exporters import _integers, _mil_integers
+    from facex.exporters._mil import program
+    from facex.exporters._mil.executor import Executor
+
+    found = program.parse(spec, weights)
+    integer = _mil_integers.integer_products(found)
+    unasked = macs.keys() - integer - set(_integers.asked_floats(metadata))
+    return integer, _mil_integers.facts(found, Executor(found).constants, len(unasked))
 
 
 def _operations(spec: Any) -> list[Any]:

@@ -28,13 +28,13 @@ def export(job: Job) -> None:
     """Convert the pivot (fp32, fp16) or its quantized form (w8a8), name its tensors and save."""
     with quiet():
         import tensorflow as tf
-    from facex.exporters import _litert, _nhwc
+    from facex.exporters import _litert, _nhwc, _nodes
     from facex.exporters._rewrites import output_names
 
     quantized = job.precision is Precision.W8A8
     source = job.qdq if quantized else job.pivot
     assert source is not None
-    model = _nhwc.load(source)
+    model = _nodes.load(source)
     function = _nhwc.lower(model, quantized=quantized)
     outputs = output_names(job.head)
     image = tf.TensorSpec([1, job.size.height, job.size.width, 3], tf.float32 if quantized else tf.uint8, name="image")

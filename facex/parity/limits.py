@@ -103,6 +103,10 @@ DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
         "matched_f1": 0.955, "lost_faces": 0.006, "box_iou_p5": 0.87, "landmark_nme_mean": 0.025,
         "ap_drop_*": 0.02,
     },
+    Precision.P4: {
+        "matched_f1": 0.93, "lost_faces": 0.02, "box_iou_p5": 0.8, "landmark_nme_mean": 0.04,
+        "ap_drop_*": 0.04,
+    },
     Precision.W8A8: {
         "matched_f1": 0.965, "lost_faces": 0.004, "box_iou_p5": 0.905, "landmark_nme_mean": 0.018,
         "ap_drop_*": 0.015,

@@ -208,7 +208,9 @@ def calibrate(float_pivot: Path, detector: Detector, tmp_path: Path) -> Callable
             contract=detector.contract, size=SIZE, head=Head.DECODED, effort=effort, seed=0, threads=1
         )
         chosen = photographs.find(folder, option="--calib")
-        return engine.calibrate(float_pivot, chosen, setting, states=tmp_path, clock=Clock(progress))
+        clock = Clock(progress)
+        seen = engine.read(float_pivot, chosen, setting, clock)
+        return engine.calibrate(float_pivot, seen, setting, states=tmp_path, clock=clock)
 
     return run
 
@@ -273,7 +275,7 @@ def _seen(pixels: list[Any], faces: Any = ()) -> Any:
     from facex.calibration.hygiene import Hygiene
 
     fields = {f.name: None for f in dataclasses.fields(Hygiene)}
-    return engine._Seen(pixels, list(faces), Hygiene(**fields))  # type: ignore[arg-type]
+    return engine.Seen(pixels, list(faces), Hygiene(**fields))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

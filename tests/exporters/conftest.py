@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from facex.exporters._quiet import quiet
 from facex.types import ExportOptions, Head, Precision, Size
 
 if TYPE_CHECKING:
@@ -63,6 +65,41 @@ def assert_lowered(
         for name, expected in wanted.items():
             assert found[name].shape == expected.shape
             np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=2e-6 * max(1.0, np.abs(expected).max()))
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_program(onnx_model: Callable[..., Any], run_onnx: Callable[..., Any]) -> Callable[..., None]:
+    """`assert_program(nodes, x, constants={}, outputs=("y",))`: a saved ML program, executed, and onnxruntime agree."""
+    with quiet():
+        import coremltools as ct
+    import torch
+
+    from facex.exporters import _nchw, coreml
+    from facex.exporters._mil import executor, program
+
+    def check(
+        nodes: Sequence[Any],
+        x: NDArray[np.float32],
+        constants: Mapping[str, Any] | None = None,
+        outputs: Sequence[str] = ("y",),
+    ) -> None:
+        model = onnx_model(nodes, {"x": x.shape}, outputs, constants)
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            converted = ct.convert(
+                _nchw.lower(model, ct.target.iOS17), convert_to="mlprogram", skip_model_load=True,
+                minimum_deployment_target=ct.target.iOS17, compute_precision=ct.precision.FLOAT32,
+                pass_pipeline=ct.PassPipeline.EMPTY,
+            )  # fmt: skip
+            converted.save(f"{folder}/model.mlpackage")
+            parsed = program.parse(*coreml._load_package(Path(folder) / "model.mlpackage"))
+        found = list(executor.Executor(parsed)({"image": torch.from_numpy(x)}).values())
+        wanted = run_onnx(model, {"x": x})
+        for value, expected in zip(found, wanted.values(), strict=True):
+            assert tuple(value.shape) == expected.shape
+            atol = 2e-6 * max(1.0, np.abs(expected).max())
+            np.testing.assert_allclose(value.numpy(), expected, rtol=1e-5, atol=atol)
 
     return check
 

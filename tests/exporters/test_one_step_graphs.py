@@ -181,10 +181,10 @@ def written(onnx_model, tmp_path_factory) -> Callable[..., tuple[Path, Path]]:
 def _converted(qdq: Path) -> bytes:
     import tensorflow as tf
 
-    from facex.exporters import _litert, _nhwc, tflite
+    from facex.exporters import _litert, _nhwc, _nodes, tflite
     from facex.exporters._quiet import quiet
 
-    function = _nhwc.lower(_nhwc.load(qdq), quantized=True)
+    function = _nhwc.lower(_nodes.load(qdq), quantized=True)
     spec = tf.TensorSpec([1, HEIGHT, WIDTH, 3], tf.float32, name="image")
     with quiet():
         concrete = tf.function(lambda x: [function(x)["y"]], input_signature=[spec]).get_concrete_function()

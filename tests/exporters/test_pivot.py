@@ -64,7 +64,7 @@ def test_every_opset_on_offer_can_be_halved_quantized_and_lowered(
 ):
     import tensorflow as tf
 
-    from facex.exporters import _half, _nhwc
+    from facex.exporters import _half, _nhwc, _nodes
 
     wanted = ReferenceSession(detector, SIZE, Head.DECODED, threads=1)({"image": picture})
     path = tmp_path / "half.onnx"
@@ -73,9 +73,9 @@ def test_every_opset_on_offer_can_be_halved_quantized_and_lowered(
     assert min(snr_db(halved[name], wanted[name]) for name in wanted) > 40
     integers = run_onnx(qdq(Head.DECODED, opset), as_feed(picture))
     assert snr_db(integers["boxes"], wanted["boxes"]) > 15
-    lowered = _nhwc.lower(_nhwc.load(pivot(Head.DECODED, opset)), quantized=False)(tf.constant(picture))
+    lowered = _nhwc.lower(_nodes.load(pivot(Head.DECODED, opset)), quantized=False)(tf.constant(picture))
     assert min(snr_db(lowered[name].numpy(), wanted[name]) for name in wanted) > 100
-    _nhwc.lower(_nhwc.load(qdq(Head.DECODED, opset)), quantized=True)(tf.constant(picture, tf.float32))
+    _nhwc.lower(_nodes.load(qdq(Head.DECODED, opset)), quantized=True)(tf.constant(picture, tf.float32))
 
 
 def test_batch_norms_are_folded_and_what_remains_can_be_lowered(pivot):

@@ -37,7 +37,7 @@ def test_limits_are_read(text, limit):
     ("text", "message"),
     [
         ("f1=0.98", "no metric is called 'f1'.*matched_f1.*snr_db.*"),
-        ("int8.matched_f1=0.9", r"no metric is called 'int8\.matched_f1'.*fp32\., fp16\., w8\., p6\., w8a8\."),
+        ("int8.matched_f1=0.9", r"no metric is called 'int8\.matched_f1'.*fp32\., fp16\., w8\., p6\., p4\., w8a8\."),
         ("snr_db.box=50", r"'snr_db\.box'.*boxes"),
         ("ap_tiny=0.5", "'ap_tiny'.*easy"),
         ("w8a8=0.5", "no metric is called 'w8a8'"),
@@ -68,7 +68,7 @@ def test_defaults_are_limits_of_known_metrics_in_range():
 
 
 def test_fewer_bits_are_never_held_to_more():
-    coarser = itertools.pairwise((Precision.FP32, Precision.FP16, Precision.W8, Precision.P6))
+    coarser = itertools.pairwise((Precision.FP32, Precision.FP16, Precision.W8, Precision.P6, Precision.P4))
     for tight, loose in (*coarser, (Precision.W8, Precision.W8A8)):
         assert DEFAULT_LIMITS[loose].keys() - DEFAULT_LIMITS[tight].keys() == (
             set(LINTS) if loose is Precision.W8A8 else set()

@@ -1,7 +1,8 @@
-"""Every operator of the lowering's table against onnxruntime, over the parameters that ONNX gives it."""
+"""Every operator of both lowerings' tables against onnxruntime, over the parameters that ONNX gives it."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -216,18 +217,25 @@ CASES = {
 }
 
 
-def test_every_operator_of_the_table_has_cases():
-    from facex.exporters._nhwc import OPERATORS
+ALL = [pytest.param(c, id=f"{operator}-{c.name}") for operator, cases in CASES.items() for c in cases]
 
-    assert set(CASES) == set(OPERATORS)
+
+@pytest.mark.parametrize("lowering", ["_nhwc", "_nchw"])
+def test_every_operator_of_the_table_has_cases(lowering):
+    assert set(CASES) == set(importlib.import_module(f"facex.exporters.{lowering}").OPERATORS)
     for operator, cases in CASES.items():
         assert cases
         assert all(operator in {n.op_type for n in case.nodes} for case in cases)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, id=f"{operator}-{c.name}") for operator, cases in CASES.items() for c in cases]
-)
+@pytest.mark.parametrize("case", ALL)
 def test_operator_computes_what_onnxruntime_does(assert_lowered, case):
     x = np.random.default_rng(11).normal(size=case.shape).astype(np.float32)
     assert_lowered(case.nodes, x, case.constants)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ALL)
+def test_operator_of_an_ml_program_computes_what_onnxruntime_does(assert_program, case):
+    x = np.random.default_rng(11).normal(size=case.shape).astype(np.float32)
+    assert_program(case.nodes, x, case.constants)
