@@ -277,7 +277,7 @@ class Artifact:
     Attributes:
         path: relative to the folder that holds the manifest; forward slashes.
         promoted: whether it passed and was moved to the output folder; a failed one stays in the work folder.
-        runtime: the runtime that ran the parity tests, with its version; None when nothing ran it.
+        runtime: what ran the parity tests, with its version, and of several each with its name; None when nothing did.
     """
 
     path: str
