@@ -87,7 +87,8 @@ def check(
         *artifacts: files, or one manifest.
         reference: the checkpoint.
         progress: shown what is going on.
-        **options: the other options of `facex check` by name, see `export`; and `precision`, `runtime`.
+        **options: the other options of `facex check` by name, see `export`; and `precision`, `runtime`: one or
+            several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -214,7 +215,10 @@ class _Options:
             value = self._left.pop(name, None)
             if value is None:
                 continue
-            if name in kinds:
+            if (function, name) == ("check", "runtime"):
+                several = (value,) if isinstance(value, str) else _several(name, value)
+                value = tuple(self.choice(name, Runtime, each) for each in several)
+            elif name in kinds:
                 value = self.choice(name, kinds[name], value)
             elif name not in ("threads", "warmup", "runs", "int8_steps", "seed"):
                 value = Path(value)

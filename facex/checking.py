@@ -11,11 +11,12 @@ from typing import Any
 
 from facex import demo, exporters, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
-from facex.examination import Evidence, Examination, Subject, evaluation_of, examine, measure, open_sessions, untimed
+from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
-from facex.recipe import Budget, check_ground_truth, check_threads
+from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
+from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.types import (
     Artifact,
     Contract,
@@ -174,12 +175,13 @@ def check(
     limits: Sequence[Limit] = (),
     budget: Budget | None = None,
     threads: int = 1,
-    runtime: Runtime = Runtime.EXECUTOR,
+    runtime: Runtime | Sequence[Runtime] = Runtime.EXECUTOR,
     progress: Progress | None = None,
 ) -> Result:
     """Hold existing artifacts against a checkpoint; the result is judged like an export.
 
-    The contract is what the caller states, completed by what the artifacts record. `runtime` is that of Core ML files.
+    The contract is what the caller states, completed by what the artifacts record. `runtime` is that of Core ML files;
+    of several, each runs every one of them, and is held against facex's executor too where that is one of them.
 
     Raises:
         InputError: something given cannot be used.
@@ -191,6 +193,8 @@ def check(
 
     check_threads(threads)
     check_ground_truth(ground_truth, images)
+    runtimes = (runtime,) if isinstance(runtime, Runtime) else tuple(runtime)
+    check_runtimes(runtimes)
     clock = Clock(progress)
     with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
@@ -211,8 +215,8 @@ def check(
         clock.progress.warn(f"not checked, because the export did not promote them: {', '.join(left_out)}")
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
-    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock, runtime=runtime)
-    artifacts = tuple(o.subject.artifact(examination.runtimes.get(o.subject.name)) for o in opened)
+    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock, runtimes=runtimes)
+    artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Result(
         manifest=Manifest(
             source=Source(
@@ -323,17 +327,18 @@ def bench(
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
     latency: list[Latency] = []
-    runtimes: dict[str, str] = {}
+    ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
+    files = runs_of([o.subject for o in opened], (runtime,))
     for size in dict.fromkeys(o.subject.size for o in opened):
-        sessions, absent = open_sessions([o.subject for o in opened if o.subject.size == size], threads, runtime)
+        sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
         no_latency.update(absent | untimed(sessions))
-        runtimes.update({name: session.runtime for name, session in sessions.items()})
+        ran.update({name: session.runtime for name, session in sessions.items()})
         latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
-    artifacts = tuple(o.subject.artifact(runtimes.get(o.subject.name)) for o in opened)
     examination = Examination(
-        findings=(), latency=tuple(latency), runtimes=runtimes, untimed=no_latency, reference_faces=None
+        runs=files, findings=(), latency=tuple(latency), runtimes=ran, untimed=no_latency, reference_faces=None
     )
+    artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Timing(
         artifacts=artifacts,
         findings=examination.budget_findings(artifacts, budget or Budget()),

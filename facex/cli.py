@@ -166,6 +166,16 @@ budget_options = _stacked(
     ),
     threads_option,
 )
+runtimes_option = click.option(
+    "--runtime",
+    type=click.Choice(list(map(str, Runtime))),
+    multiple=True,
+    default=[str(Runtime.EXECUTOR)],
+    show_default=True,
+    callback=lambda _context, _option, values: tuple(map(Runtime, values)),
+    help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some; repeatable, "
+    "to hold Core ML against the executor too.",
+)
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(list(map(str, Runtime))),
@@ -376,7 +386,7 @@ def render(folder: Path, count: int, seed: int) -> int:
 @evidence_options
 @contract_options
 @budget_options
-@runtime_option
+@runtimes_option
 @click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
 @json_option
 def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:

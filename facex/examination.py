@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex import exporters, manifest
-from facex.errors import MissingExtraError, PhotographError, SessionUnavailableError, stage
+from facex import manifest
+from facex.errors import PhotographError
 from facex.manifest import Evaluation
 from facex.progress import Clock
 from facex.recipe import Budget
-from facex.types import Artifact, FileFacts, Finding, Head, Latency, Limit, Precision, Runtime, Session, Size
+from facex.runs import Run, Subject, executor_of, open_sessions, runs_of, untimed
+from facex.types import Artifact, Finding, Head, Latency, Limit, Precision, Runtime, Session, Size
 
 if TYPE_CHECKING:
     from facex.parity.compare import Comparison
@@ -25,36 +26,8 @@ QUICK_RUNS = 20
 
 NO_PHOTOGRAPHS = "no photographs were given (--images)"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A finished file on disk, and what it says of itself."""
-
-    name: str
-    path: Path
-    target: str
-    precision: Precision
-    head: Head
-    size: Size
-    facts: FileFacts
-
-    def artifact(self, runtime: str | None) -> Artifact:
-        """As a manifest records it, beside it in the same folder; `runtime` is what ran it, or None."""
-        return Artifact(
-            path=self.name,
-            target=self.target,
-            precision=self.precision,
-            head=self.head,
-            size=self.size,
-            size_bytes=manifest.size_of(self.path),
-            sha256=manifest.sha256_of(self.path),
-            inputs=self.facts.inputs,
-            outputs=self.facts.outputs,
-            integer_mac_fraction=self.facts.integer_mac_fraction,
-            minimum_runtime=self.facts.minimum_runtime,
-            runtime=runtime,
-            promoted=True,
-        )
+Metrics = Mapping[str, Mapping[str, float | None]]
+"""Name of a run -> metric -> value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,53 +51,38 @@ class Examination:
     """What was found.
 
     Attributes:
+        runs: what was to be run, in the order of the artifacts.
         findings: parity, by artifact.
-        latency: of the artifacts that run here.
-        runtimes: artifact -> what ran it.
-        untimed: artifact -> why it has no latency: nothing here runs it, or what does is not what a device has.
+        latency: of the runs that are timed here.
+        runtimes: name of a run -> what ran it.
+        untimed: name of a run -> why it has no latency: nothing here runs it, or what does is not what a device has.
         reference_faces: faces that the reference found, over all sizes; None without photographs.
     """
 
+    runs: tuple[Run, ...]
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     runtimes: Mapping[str, str]
     untimed: Mapping[str, str]
     reference_faces: int | None
 
+    def artifact(self, subject: Subject) -> Artifact:
+        """As a manifest records it, with what ran it; of several runtimes, each with its name."""
+        own = [run for run in self.runs if run.subject is subject and run.name in self.runtimes]
+        texts = (f"{run.label}: {self.runtimes[run.name]}" if run.label else self.runtimes[run.name] for run in own)
+        return subject.artifact("; ".join(texts) or None)
+
     def budget_findings(self, artifacts: Sequence[Artifact], budget: Budget) -> tuple[Finding, ...]:
-        """Size and latency of the artifacts against the budget."""
+        """Size of the artifacts and latency of their runs against the budget."""
         from facex.device_bench import budget as judge
 
-        return (
-            *judge.size_findings(artifacts, budget.max_size_mb),
-            *judge.latency_findings(artifacts, self.latency, budget.max_latency_ms, self.untimed),
-        )
-
-
-def open_sessions(
-    subjects: Sequence[Subject], threads: int, runtime: Runtime = Runtime.EXECUTOR
-) -> tuple[dict[str, Session], dict[str, str]]:
-    """Sessions by artifact name, and for the others why this machine has none.
-
-    Args:
-        subjects: files.
-        threads: for each.
-        runtime: of the files that facex can execute itself.
-    """
-    sessions: dict[str, Session] = {}
-    unavailable: dict[str, str] = {}
-    for subject in subjects:
-        with stage(subject.name):
-            try:
-                sessions[subject.name] = exporters.open_session(subject.target, subject.path, threads, runtime)
-            except (SessionUnavailableError, MissingExtraError) as reason:
-                unavailable[subject.name] = str(reason)
-    return sessions, unavailable
-
-
-def untimed(sessions: Mapping[str, Session]) -> dict[str, str]:
-    """Why some sessions are not timed."""
-    return {name: session.untimed for name, session in sessions.items() if session.untimed}
+        findings = [*judge.size_findings(artifacts, budget.max_size_mb)]
+        by_name = {artifact.name: artifact for artifact in artifacts}
+        for run in self.runs:
+            artifact = by_name[run.subject.name]
+            skipped = {artifact.name: self.untimed[run.name]} if run.name in self.untimed else {}
+            findings += judge.latency_findings([artifact], self.latency, budget.max_latency_ms, skipped, run.label)
+        return tuple(findings)
 
 
 def examine(
@@ -133,9 +91,17 @@ def examine(
     *,
     threads: int,
     clock: Clock,
-    runtime: Runtime = Runtime.EXECUTOR,
+    runtimes: Sequence[Runtime] = (Runtime.EXECUTOR,),
 ) -> Examination:
-    """Parity and latency of every subject, size by size and head by head; `runtime` as for `open_sessions`.
+    """Parity and latency of every subject in every runtime, size by size and head by head.
+
+    Args:
+        subjects: files.
+        evidence: what they are held against.
+        threads: of every runtime.
+        clock: times the stages.
+        runtimes: of the files that facex can execute itself; where the executor is among several, each other one is
+            held against it as well.
 
     Raises:
         PhotographError: one cannot be decoded, or the reference finds no face in any.
@@ -144,29 +110,40 @@ def examine(
     """
     findings: list[Finding] = []
     latency: list[Latency] = []
-    runtimes: dict[str, str] = {}
+    ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
     faces: int | None = None
+    runs = runs_of(subjects, runtimes)
     for size, head in dict.fromkeys((s.size, s.head) for s in subjects):
-        group = [s for s in subjects if (s.size, s.head) == (size, head)]
-        sessions, absent = open_sessions(group, threads, runtime)
+        group = [r for r in runs if (r.subject.size, r.subject.head) == (size, head)]
+        sessions, absent = open_sessions(group, threads)
         no_latency.update(absent | untimed(sessions))
-        runtimes.update({name: session.runtime for name, session in sessions.items()})
+        ran.update({name: session.runtime for name, session in sessions.items()})
         found, seen = _parity(group, sessions, absent, evidence, size, head, threads, clock)
-        findings += [*found, *_lint(group, evidence)]
+        findings += [*found, *_lint([s for s in subjects if (s.size, s.head) == (size, head)], evidence)]
         faces = seen if faces is None else faces + (seen or 0)
-        latency += measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
+        latency += _of_runs(group, measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS))
     return Examination(
+        runs=runs,
         findings=tuple(findings),
         latency=tuple(latency),
-        runtimes=runtimes,
+        runtimes=ran,
         untimed=no_latency,
         reference_faces=faces,
     )
 
 
+def _of_runs(runs: Sequence[Run], latency: Sequence[Latency]) -> list[Latency]:
+    """Latencies by the names of runs as those of artifacts in a runtime."""
+    known = {run.name: run for run in runs}
+    return [
+        dataclasses.replace(entry, artifact=known[entry.artifact].subject.name, runtime=known[entry.artifact].label)
+        for entry in latency
+    ]
+
+
 def _parity(
-    group: Sequence[Subject],
+    group: Sequence[Run],
     sessions: Mapping[str, Session],
     absent: Mapping[str, str],
     evidence: Evidence,
@@ -175,20 +152,59 @@ def _parity(
     threads: int,
     clock: Clock,
 ) -> tuple[list[Finding], int | None]:
-    from facex.parity import judge, noise
+    from facex.parity import judge
+
+    bases = {run.name: base.name for run in group if (base := executor_of(run, group))}
+    against = {name: base for name, base in bases.items() if name in sessions and base in sessions}
+    metrics, between, faces = _measured(sessions, against, evidence, size, head, threads, clock)
+    findings: list[Finding] = []
+    for run in group:
+        about = (run.subject.name, run.subject.precision)
+        reason = absent.get(run.name, NO_PHOTOGRAPHS if faces is None else "")
+        if run.name in sessions:
+            findings += run.labelled(judge.judge(*about, metrics[run.name], evidence.limits))
+        if reason:
+            findings += run.labelled(judge.skipped(*about, reason, evidence.limits))
+        if run.name in bases:
+            reason = reason or absent.get(bases[run.name], "")
+            findings += run.labelled(_beside_executor(run, between.get(run.name), reason, evidence.limits))
+        elif run.label is not Runtime.EXECUTOR:
+            findings += run.labelled(judge.without_executor(*about, evidence.limits))
+    return findings, faces
+
+
+def _measured(
+    sessions: Mapping[str, Session],
+    against: Mapping[str, str],
+    evidence: Evidence,
+    size: Size,
+    head: Head,
+    threads: int,
+    clock: Clock,
+) -> tuple[Metrics, Metrics, int | None]:
+    """By the name of a run: against the reference, and against its executor's run; and the faces of the reference."""
+    from facex.parity import noise
     from facex.reference.detector import ReferenceSession
 
     reference = ReferenceSession(evidence.detector, size, head, threads=threads)
-    comparison = _compare(reference, sessions, evidence, size, head, clock) if evidence.photographs else None
-    metrics = comparison.metrics if comparison else noise.compare(reference, sessions, size)
-    findings: list[Finding] = []
-    for subject in group:
-        if subject.name in sessions:
-            findings += judge.judge(subject.name, subject.precision, metrics[subject.name], evidence.limits)
-        if subject.name in absent or not comparison:
-            reason = absent.get(subject.name, NO_PHOTOGRAPHS)
-            findings += judge.skipped(subject.name, subject.precision, reason, evidence.limits)
-    return findings, int(comparison.reference_metrics["reference_faces"] or 0) if comparison else None
+    if evidence.photographs:
+        found = _compare(reference, sessions, against, evidence, size, head, clock)
+        return found.metrics, found.against, int(found.reference_metrics["reference_faces"] or 0)
+    between: dict[str, Mapping[str, float | None]] = {}
+    for name, base in against.items():
+        between |= noise.compare(sessions[base], {name: sessions[name]}, size)
+    return noise.compare(reference, sessions, size), between, None
+
+
+def _beside_executor(
+    run: Run, values: Mapping[str, float | None] | None, reason: str, limits: Sequence[Limit]
+) -> list[Finding]:
+    """A run held against the executor's of the same file: what was measured, and why its faces were not."""
+    from facex.parity import judge
+
+    about = (run.subject.name, run.subject.precision)
+    measured = judge.judge_runtime(*about, values, limits) if values is not None else ()
+    return [*measured, *(judge.skipped_runtime(*about, reason, limits) if reason else ())]
 
 
 def _lint(group: Sequence[Subject], evidence: Evidence) -> list[Finding]:
@@ -201,7 +217,13 @@ def _lint(group: Sequence[Subject], evidence: Evidence) -> list[Finding]:
 
 
 def _compare(
-    reference: Session, sessions: Mapping[str, Session], evidence: Evidence, size: Size, head: Head, clock: Clock
+    reference: Session,
+    sessions: Mapping[str, Session],
+    against: Mapping[str, str],
+    evidence: Evidence,
+    size: Size,
+    head: Head,
+    clock: Clock,
 ) -> Comparison:
     from facex.parity.compare import Candidate, compare
 
@@ -214,6 +236,7 @@ def _compare(
             size=size,
             head=head,
             ground_truth=evidence.ground_truth,
+            against=against,
             on_photograph=clock.progress.advance,
         )
         if not comparison.reference_metrics["reference_faces"]:

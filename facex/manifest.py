@@ -30,6 +30,7 @@ from facex.types import (
     Latency,
     LatencyKind,
     Precision,
+    Runtime,
     Size,
     TensorInfo,
     Verdict,
@@ -139,15 +140,28 @@ class Manifest:
         """Whether any finding about the artifact failed."""
         return any(f.artifact == artifact and f.verdict is Verdict.FAIL for f in self.findings)
 
+    def runtimes(self, artifact: str) -> tuple[Runtime | None, ...]:
+        """The runtimes that findings about the artifact tell apart; one None where it was not run in several."""
+        told = dict.fromkeys(f.runtime for f in self.findings if f.artifact == artifact and f.runtime)
+        return tuple(told) or (None,)
+
     def verdict(self, artifact: str) -> Verdict | None:
-        """What all findings about the artifact say together.
+        """What all findings about the artifact say together: the worst of `verdict_in` its runtimes.
+
+        Fail goes before skipped, skipped before pass. None when nothing was held to a limit.
+        """
+        found = {self.verdict_in(artifact, runtime) for runtime in self.runtimes(artifact)}
+        return next((v for v in (Verdict.FAIL, Verdict.SKIPPED, Verdict.PASS) if v in found), None)
+
+    def verdict_in(self, artifact: str, runtime: Runtime | None) -> Verdict | None:
+        """What the findings about the artifact in one runtime say together, and those that are about no runtime.
 
         Fail with any failure; else the finding on faces decides, so a small file that nothing could run does
         not pass; where there is none, any limit that was met does. None when nothing was held to a limit.
         """
-        if self.failed(artifact):
+        about = [f for f in self.findings if f.artifact == artifact and f.runtime in (None, runtime)]
+        if any(f.verdict is Verdict.FAIL for f in about):
             return Verdict.FAIL
-        about = [f for f in self.findings if f.artifact == artifact]
         deciding = [f for f in about if f.name == FACES_FINDING] or about
         if any(f.verdict is Verdict.PASS and f.limit is not None for f in deciding):
             return Verdict.PASS
@@ -264,6 +278,10 @@ def contract_from_plain(data: Mapping[str, Any]) -> Contract:
     return Contract(**contract)
 
 
+def _runtime(entry: Mapping[str, Any]) -> Runtime | None:
+    return Runtime(entry["runtime"]) if entry["runtime"] else None
+
+
 def _calibration(entry: Mapping[str, Any]) -> Calibration:
     stability = Stability(**entry["stability"]) if entry["stability"] else None
     return Calibration(**{**entry, "sha256": tuple(entry["sha256"]), "stability": stability})
@@ -293,8 +311,14 @@ def _from_plain(data: Mapping[str, Any]) -> Manifest:
             )
             for entry in data["artifacts"]
         ),
-        findings=tuple(Finding(**{**entry, "verdict": Verdict(entry["verdict"])}) for entry in data["findings"]),
-        latency=tuple(Latency(**{**entry, "kind": LatencyKind(entry["kind"])}) for entry in data["latency"]),
+        findings=tuple(
+            Finding(**{**entry, "verdict": Verdict(entry["verdict"]), "runtime": _runtime(entry)})
+            for entry in data["findings"]
+        ),
+        latency=tuple(
+            Latency(**{**entry, "kind": LatencyKind(entry["kind"]), "runtime": _runtime(entry)})
+            for entry in data["latency"]
+        ),
         tools=dict(data["tools"]),
     )
 

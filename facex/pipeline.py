@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from facex import __version__, demo, exporters, manifest, workspace
 from facex.errors import ArtifactError, BackendError, PhotographError, UsageError, stage
-from facex.examination import Evidence, Subject, evaluation_of, examine
+from facex.examination import Evidence, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
 from facex.recipe import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS, Recipe
+from facex.runs import Subject
 from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
     subjects = [written[step] for step in planned.steps]
     with _not_the_users(*(s.name for s in subjects)):
         examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
-    artifacts = tuple(s.artifact(examination.runtimes.get(s.name)) for s in subjects)
+    artifacts = tuple(map(examination.artifact, subjects))
     detector = evidence.detector
     record = Manifest(
         source=Source(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from facex.errors import UsageError
-from facex.types import ContractOptions, Effort, ExportOptions, Head, Limit, Precision, Size
+from facex.types import ContractOptions, Effort, ExportOptions, Head, Limit, Precision, Runtime, Size
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 OPSETS = range(13, 21)
@@ -126,6 +127,19 @@ def check_threads(threads: int) -> None:
     """
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"--threads {threads}: must be 1 to {MAX_THREADS}")
+
+
+def check_runtimes(runtimes: Sequence[Runtime]) -> None:
+    """Refuse no runtime at all, and one given twice.
+
+    Raises:
+        UsageError: either.
+    """
+    if not runtimes:
+        raise UsageError("--runtime: give at least one")
+    twice = next((runtime for i, runtime in enumerate(runtimes) if runtime in runtimes[:i]), None)
+    if twice:
+        raise UsageError(f"--runtime {twice}: is given twice", hint="once is enough")
 
 
 def parse_size(text: str) -> Size:

@@ -278,7 +278,7 @@ class Artifact:
     Attributes:
         path: relative to the folder that holds the manifest; forward slashes.
         promoted: whether it passed and was moved to the output folder; a failed one stays in the work folder.
-        runtime: the runtime that ran the parity tests, with its version; None when nothing ran it.
+        runtime: what ran the parity tests, with its version, and of several each with its name; None when nothing did.
     """
 
     path: str
@@ -317,6 +317,7 @@ class Finding:
         limit: the bound it is held to; None for a value that is only reported.
         verdict: pass only with a finite `actual` within `limit`.
         reason: why it failed or was skipped; empty for a pass.
+        runtime: the one it is about, of a file that was run in several; else None.
     """
 
     name: str
@@ -326,6 +327,7 @@ class Finding:
     limit: float | None
     verdict: Verdict
     reason: str = ""
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,6 +343,10 @@ class Limit:
     metric: str
     value: float
     precision: Precision | None
+
+
+VS_EXECUTOR = "vs_executor."
+"""Begins the name of a finding for which facex's executor took the place of the reference."""
 
 
 class LatencyKind(_Word):
@@ -364,6 +370,7 @@ class Latency:
         low_ms: the minimum of a measurement, or the lower end of an estimate's band.
         high_ms: the 90th percentile of a measurement, or the upper end of an estimate's band.
         method: one line: runtime, delegate, warm-up, how the numbers were taken.
+        runtime: as for `Finding`.
     """
 
     artifact: str
@@ -375,6 +382,7 @@ class Latency:
     low_ms: float
     high_ms: float
     method: str
+    runtime: Runtime | None = None
 
 
 class Runtime(_Word):
@@ -385,6 +393,11 @@ class Runtime(_Word):
     NATIVE_CPU = "native-cpu"
     NATIVE_GPU = "native-gpu"
     NATIVE_ANE = "native-ane"
+
+
+def run_name(name: str, runtime: Runtime | None) -> str:
+    """What belongs to one runtime, of an artifact or of a finding: its name, and that of the runtime if any."""
+    return f"{name} in {runtime}" if runtime else name
 
 
 class Session(Protocol):

@@ -192,6 +192,14 @@ def test_mistakes_are_usage_errors(tmp_path: Path, options: dict[str, Any], mess
         (lambda: facex.bench("a_fp32.onnx", threads=0), "--threads 0"),
         (lambda: facex.check("a_fp32.onnx", reference="a.pth", max_size_mb=-1), "--max-size-mb -1"),
         (lambda: facex.check("a_fp32.onnx", reference="a.pth", ground_truth="gt.json"), "--ground-truth needs"),
+        (lambda: facex.check("a_fp32.onnx", reference="a.pth", runtime=[]), "--runtime: give at least one"),
+        (
+            lambda: facex.check("a_fp32.onnx", reference="a.pth", runtime=["native"] * 2),
+            "--runtime native: is given twice",
+        ),
+        (lambda: facex.check("a_fp32.onnx", reference="a.pth", runtime=["executor", "ane"]), "runtime ane: unknown"),
+        (lambda: facex.check("a_fp32.onnx", reference="a.pth", runtime="ane"), "choose from executor, native,"),
+        (lambda: facex.bench("a_fp32.onnx", runtime=["executor", "native"]), "choose from executor, native,"),
     ],
 )
 def test_mistakes_with_artifacts_are_usage_errors(call: Callable[[], object], message: str) -> None:

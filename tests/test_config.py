@@ -10,7 +10,9 @@ from typing import Any
 import click
 import pytest
 
+from facex import config
 from facex.cli import cli
+from facex.errors import UsageError
 
 Run = Callable[..., Any]
 
@@ -137,6 +139,35 @@ def test_options_reach_the_commands_of_a_group(
         }
     assert found == as_json
     assert run_facex("weights", "list").out.startswith("{") is ("list" in as_json)
+
+
+@pytest.mark.parametrize(
+    ("text", "check", "bench"),
+    [
+        ('runtime = "native"', ["native"], "native"),
+        ('[check]\nruntime = ["executor", "native-cpu"]', ["executor", "native-cpu"], None),
+    ],
+)
+def test_check_takes_several_runtimes_and_bench_one(
+    tmp_path: Path, text: str, check: list[str], bench: str | None
+) -> None:
+    (tmp_path / "facex.toml").write_text(text)
+    found = config.defaults(tmp_path / "facex.toml", cli)
+    assert found["check"]["runtime"] == check
+    assert found["bench"].get("runtime") == bench
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[bench]\nruntime = ["executor", "native"]', "'bench.runtime' takes one value, not 2"),
+        ('[check]\nruntime = ["executor", "neural"]', "'check.runtime'.*'neural' is not one of"),
+    ],
+)
+def test_runtimes_that_a_command_does_not_take_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "facex.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        config.defaults(tmp_path / "facex.toml", cli)
 
 
 def test_pyproject_with_our_table(planned: Run, tmp_path: Path) -> None:

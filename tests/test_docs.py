@@ -154,6 +154,18 @@ def test_limits_are_the_default_ones():
     assert {row[0].split(",")[0]: row[1] for row in rows} == {n: limits.METRICS[n].direction.value for n in held}
 
 
+def test_limits_against_the_executor_are_the_default_ones():
+    (header, *rows) = next(t for t in tables(text_of(DOCS / "parity.md")) if t[0][:2] == ["metric", "limit"])
+    kinds = [[Precision(word) for word in cell.split(", ")] for cell in header[2:]]
+    assert sorted(p for kind in kinds for p in kind) == sorted(Precision)
+    for row in rows:
+        name = row[0].split(",")[0]
+        assert row[1] == limits.METRICS[name].direction.value
+        for kind, cell in zip(kinds, row[2:], strict=True):
+            assert {limits.executor_limits(p).get(name) for p in kind} == {number(cell)}
+    assert {row[0].split(",")[0] for row in rows} == {name for p in Precision for name in limits.executor_limits(p)}
+
+
 def test_exit_codes_are_those_of_the_program():
     ((_, *rows),) = tables(section(README, "Exit codes"))
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}

@@ -33,6 +33,7 @@ from facex.types import (
     Latency,
     LatencyKind,
     Precision,
+    Runtime,
     Size,
     TensorInfo,
     Verdict,
@@ -267,6 +268,7 @@ def _findings(draw: st.DrawFn) -> Finding:
         limit=draw(st.none() | _sixdigits),
         verdict=verdict,
         reason="" if verdict is Verdict.PASS else draw(_texts),
+        runtime=draw(st.none() | st.sampled_from(Runtime)),
     )
 
 
@@ -346,3 +348,37 @@ def test_verdict_of_an_artifact(rich: Manifest) -> None:
 )
 def test_verdict_rests_on_faces(rich: Manifest, findings: tuple[Finding, ...], expected: Verdict | None) -> None:
     assert dataclasses.replace(rich, findings=findings).verdict(ONNX) is expected
+
+
+_PASSED = _judged(ONNX, "matched_f1", "ratio", 1.0, 0.9, at_least=True)
+_LOST = _judged(ONNX, "matched_f1", "ratio", 0.1, 0.9, at_least=True)
+_UNSEEN = _skipped(ONNX, "matched_f1", "ratio", 0.9, "not a Mac")
+_TOO_LARGE = _judged(ONNX, "size", "MB", 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("executor", "native", "file", "verdicts", "whole"),
+    [
+        (_PASSED, _PASSED, (), (Verdict.PASS, Verdict.PASS), Verdict.PASS),
+        (_PASSED, _UNSEEN, (), (Verdict.PASS, Verdict.SKIPPED), Verdict.SKIPPED),
+        (_UNSEEN, _PASSED, (), (Verdict.SKIPPED, Verdict.PASS), Verdict.SKIPPED),
+        (_PASSED, _LOST, (), (Verdict.PASS, Verdict.FAIL), Verdict.FAIL),
+        (_UNSEEN, _LOST, (), (Verdict.SKIPPED, Verdict.FAIL), Verdict.FAIL),
+        (_PASSED, _UNSEEN, (_TOO_LARGE,), (Verdict.FAIL, Verdict.FAIL), Verdict.FAIL),
+    ],
+)
+def test_a_file_in_several_runtimes_is_as_good_as_the_worst_of_them(
+    rich: Manifest,
+    executor: Finding,
+    native: Finding,
+    file: tuple[Finding, ...],
+    verdicts: tuple[Verdict, Verdict],
+    whole: Verdict,
+) -> None:
+    runtimes = (Runtime.EXECUTOR, Runtime.NATIVE_GPU)
+    told = [dataclasses.replace(f, runtime=r) for f, r in zip((executor, native), runtimes, strict=True)]
+    manifest = dataclasses.replace(rich, findings=(*told, *file))
+    assert manifest.runtimes(ONNX) == runtimes
+    assert tuple(manifest.verdict_in(ONNX, runtime) for runtime in runtimes) == verdicts
+    assert manifest.verdict(ONNX) is whole
+    assert manifest.runtimes(FP16) == (None,)

@@ -24,6 +24,7 @@ from facex.types import (
     Latency,
     LatencyKind,
     Precision,
+    Runtime,
     Size,
     TensorInfo,
     Verdict,
@@ -99,6 +100,12 @@ def test_schema_names_the_fields_of_the_dataclass(kind: type, definition: str | 
 )
 def test_schema_lists_the_words_of_the_enum(definition: str, key: str, values: list[str]) -> None:
     assert schema()["$defs"][definition]["properties"][key]["enum"] == [str(value) for value in values]
+
+
+def test_schema_lists_the_runtimes_and_none() -> None:
+    assert schema()["$defs"]["runtime"]["enum"] == [*map(str, Runtime), None]
+    for definition in ("finding", "latency"):
+        assert schema()["$defs"][definition]["properties"]["runtime"]["$ref"] == "#/$defs/runtime"
 
 
 def test_schema_lists_what_can_be_assumed() -> None:
@@ -199,6 +206,8 @@ WRONG: list[tuple[tuple[Step, ...], Any]] = [
     (("findings", 0, "actual"), "1.0"),
     (("findings", 0, "actual"), None),
     (("findings", 0, "verdict"), "ok"),
+    (("findings", 0, "runtime"), "neural"),
+    (("latency", 0, "runtime"), ""),
     (("findings", 0, "reason"), "a pass needs no reason"),
     (("findings", FAILING, "reason"), ""),
     (("findings", SKIPPED, "reason"), ""),

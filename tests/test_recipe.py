@@ -16,13 +16,14 @@ from facex.errors import UsageError
 from facex.recipe import (
     Budget,
     Recipe,
+    check_runtimes,
     parse_activation,
     parse_anchors,
     parse_number,
     parse_numbers,
     parse_size,
 )
-from facex.types import ExportOptions, Size
+from facex.types import ExportOptions, Runtime, Size
 
 SIDES = st.integers(1, 999_999)
 
@@ -133,6 +134,20 @@ def test_a_recipe_refuses_what_cannot_be(build: Callable[[], Recipe], message: s
     with pytest.raises(UsageError) as caught:
         build()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "message"),
+    [
+        ([], "--runtime: give at least one"),
+        ([Runtime.NATIVE, Runtime.EXECUTOR, Runtime.NATIVE], "--runtime native: is given twice"),
+    ],
+)
+def test_runtimes_that_make_no_sense(runtimes: list[Runtime], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_runtimes(runtimes)
+    assert message in str(caught.value)
+    check_runtimes(list(Runtime))
 
 
 def _options(**changes: Any) -> ExportOptions:

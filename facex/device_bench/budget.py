@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from facex.types import Artifact, Finding, Latency, Verdict
+from facex.types import Artifact, Finding, Latency, Runtime, Verdict
 
 BYTES_PER_MB = 1e6
 
@@ -25,6 +26,7 @@ def latency_findings(
     latencies: Sequence[Latency],
     max_latency_ms: float | None,
     skipped: Mapping[str, str],
+    runtime: Runtime | None = None,
 ) -> tuple[Finding, ...]:
     """One finding `latency` for each latency of an artifact, on its median; skipped where there is none.
 
@@ -33,10 +35,11 @@ def latency_findings(
         latencies: what was measured; entries about other files are ignored.
         max_latency_ms: inclusive limit on `p50_ms`; None reports the latencies and passes them.
         skipped: artifact name -> why it was not timed.
+        runtime: the one of several that these are about; entries about others are ignored.
     """
     findings: list[Finding] = []
     for artifact in artifacts:
-        own = [entry for entry in latencies if entry.artifact == artifact.name]
+        own = [entry for entry in latencies if (entry.artifact, entry.runtime) == (artifact.name, runtime)]
         findings += [_judged("latency", artifact.name, "ms", entry.p50_ms, max_latency_ms) for entry in own]
         if not own:
             findings.append(
@@ -50,7 +53,7 @@ def latency_findings(
                     reason=skipped.get(artifact.name, "no latency was measured"),
                 )
             )
-    return tuple(findings)
+    return tuple(dataclasses.replace(f, runtime=runtime) for f in findings)
 
 
 def _judged(name: str, artifact: str, unit: str, actual: float, limit: float | None) -> Finding:

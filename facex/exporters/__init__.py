@@ -109,11 +109,16 @@ def open_session(name: str, path: Path, threads: int, runtime: Runtime = Runtime
     """
     target = load(name)
     found: Session
-    if runtime is not Runtime.EXECUTOR and hasattr(target, "open_native"):
+    if runtime is not Runtime.EXECUTOR and has_native(name):
         found = target.open_native(path, runtime)
     else:
         found = target.open_session(path, threads=threads)
     return found
+
+
+def has_native(name: str) -> bool:
+    """Whether files of a target run in more than one runtime: facex's own, and the system's."""
+    return hasattr(load(name), "open_native")
 
 
 def version(distribution: str) -> str | None:

@@ -42,12 +42,15 @@ class Comparison:
             truth also
             `ap_<subset>`, `ap_drop_<subset>` (reference minus candidate) and `background_false_positives`.
         counts: candidate -> what its metrics rest on.
+        against: candidate -> metric -> value, with another candidate in place of the reference, for those that
+            have one.
         reference_metrics: `photographs` and `reference_faces`; with ground truth also `ap_<subset>` and
             `background_false_positives` of the reference.
     """
 
     metrics: Mapping[str, Mapping[str, float | None]]
     counts: Mapping[str, Counts]
+    against: Mapping[str, Mapping[str, float | None]]
     reference_metrics: Mapping[str, float | None]
 
 
@@ -60,6 +63,7 @@ def compare(
     size: Size,
     head: Head,
     ground_truth: GroundTruth | None = None,
+    against: Mapping[str, str] | None = None,
     on_photograph: Callable[[], None] | None = None,
 ) -> Comparison:
     """Run everything on every photograph and measure how far each candidate is from the reference.
@@ -72,6 +76,7 @@ def compare(
         size: of the input.
         head: what the outputs are.
         ground_truth: gives average precision where it has an entry.
+        against: candidate -> another one that it is held against as well.
         on_photograph: called after each photograph, for a progress bar.
 
     Raises:
@@ -85,7 +90,7 @@ def compare(
     entries = truth.assign(ground_truth, photographs) if ground_truth else (None,) * len(photographs)
     # low scores matter to average precision alone; without it, NMS over fewer boxes is faster
     view = _View(contract=contract, size=size, head=head, score=AP_SCORE if ground_truth else FACE_SCORE)
-    tally = _Tally(candidates, entries)
+    tally = _Tally(candidates, entries, against or {})
     for photograph, entry in zip(photographs, entries, strict=True):
         letterboxed = view.letterboxed(photograph, entry)
         image = letterboxed.pixels[None]
@@ -97,6 +102,7 @@ def compare(
             with stage(name):
                 seen = view.see(candidate.session, image, expected.outputs)
                 tally.add(name, entry, expected, seen, letterboxed)
+        tally.close()
         if on_photograph:
             on_photograph()
     return tally.comparison(len(photographs))
@@ -138,7 +144,12 @@ class _View:
 class _Tally:
     """The accumulators of one comparison."""
 
-    def __init__(self, candidates: Mapping[str, Candidate], entries: Sequence[Entry | None]) -> None:
+    def __init__(
+        self, candidates: Mapping[str, Candidate], entries: Sequence[Entry | None], against: Mapping[str, str]
+    ) -> None:
+        self._bases = dict(against)
+        self._against = {name: Accumulator() for name in against}
+        self._seen: dict[str, _Seen] = {}  # of this photograph, by the candidates that are held against each other
         self._parity = {name: Accumulator() for name in candidates}
         self._ap = {name: ApAccumulator(entries) for name in candidates}
         self._reference_ap = ApAccumulator(entries)
@@ -156,6 +167,20 @@ class _Tally:
             seen.outputs,
         )
         self._ap[name].add(entry, seen.detections, letterboxed)
+        if name in self._bases or name in self._bases.values():
+            self._seen[name] = seen
+
+    def close(self) -> None:
+        """Compare candidates with each other on the photograph that all of them have seen, and forget it."""
+        for name, base in self._bases.items():
+            expected, seen = self._seen[base], self._seen[name]
+            self._against[name].add(
+                expected.detections.above(FACE_SCORE),
+                seen.detections.above(FACE_SCORE),
+                expected.outputs,
+                seen.outputs,
+            )
+        self._seen.clear()
 
     def comparison(self, photographs: int) -> Comparison:
         reference_ap = self._reference_ap.metrics()
@@ -170,6 +195,7 @@ class _Tally:
         return Comparison(
             metrics=metrics,
             counts={name: parity.counts for name, parity in self._parity.items()},
+            against={name: parity.metrics() for name, parity in self._against.items()},
             reference_metrics={
                 "photographs": float(photographs),
                 "reference_faces": float(self._reference_faces),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from facex.parity.limits import LINTS, Direction, checked, group_of, limit_for, metric
-from facex.types import Finding, Limit, Precision, Verdict
+from facex.parity.limits import LINTS, METRICS, Direction, checked, group_of, limit_for, metric
+from facex.types import VS_EXECUTOR, Finding, Limit, Precision, Verdict
 
 HEADLINE = "matched_f1"
 """The finding that every artifact has: from `judge` where faces were compared, from `skipped` where not."""
 
+ONE_RUNTIME = "not measured: needs a Core ML file in two runtimes (--runtime executor --runtime native)"
 NOTHING_TO_MEASURE = "nothing to measure: the photographs hold no face that it applies to"
 NOT_FINITE = "not a finite number: no face was matched, or an output holds NaN or infinity"
 
@@ -34,12 +35,53 @@ def judge(
     """
     findings = [finding(name, artifact, value, limit_for(name, precision, overrides)) for name, value in values.items()]
     measured = {*values, *map(group_of, values)}
-    asked = dict.fromkeys(limit.metric for limit in map(checked, overrides) if limit.precision in (None, precision))
-    for name in asked:
-        if name not in measured and name != HEADLINE and name not in LINTS:
+    for name in _asked(precision, overrides):
+        if name not in measured and name != HEADLINE and name not in LINTS and not name.startswith(VS_EXECUTOR):
             limit = limit_for(name, precision, overrides)
             findings.append(unmeasured(name, artifact, limit, _why_unmeasured(name)))
     return tuple(findings)
+
+
+def judge_runtime(
+    artifact: str, precision: Precision, values: Mapping[str, float | None], overrides: Sequence[Limit] = ()
+) -> tuple[Finding, ...]:
+    """Findings on how far one runtime of an artifact is from facex's executor, their names after `VS_EXECUTOR`.
+
+    Args:
+        artifact: file name of the artifact.
+        precision: of the artifact; chooses its default limits.
+        values: metric -> what was measured with the executor in place of the reference; those that say nothing of two
+            runs of one program (average precision, score shift, …) are left out.
+        overrides: the user's limits.
+    """
+    named = {f"{VS_EXECUTOR}{name}": value for name, value in values.items()}
+    own = {name: value for name, value in named.items() if group_of(name) in METRICS}
+    findings = [finding(name, artifact, value, limit_for(name, precision, overrides)) for name, value in own.items()]
+    measured = {f"{VS_EXECUTOR}{HEADLINE}", *own, *map(group_of, own)}
+    lacking = [name for name in _asked(precision, overrides) if name.startswith(VS_EXECUTOR) and name not in measured]
+    return (
+        *findings,
+        *(unmeasured(n, artifact, limit_for(n, precision, overrides), _why_unmeasured(n)) for n in lacking),
+    )
+
+
+def skipped_runtime(
+    artifact: str, precision: Precision, reason: str, overrides: Sequence[Limit] = ()
+) -> tuple[Finding, ...]:
+    """The finding of a runtime whose faces could not be compared with the executor's."""
+    name = f"{VS_EXECUTOR}{HEADLINE}"
+    return (unmeasured(name, artifact, limit_for(name, precision, overrides), reason),)
+
+
+def without_executor(artifact: str, precision: Precision, overrides: Sequence[Limit] = ()) -> tuple[Finding, ...]:
+    """A finding for every limit on a comparison with the executor that nobody asked for or that has no sense."""
+    asked = [name for name in _asked(precision, overrides) if name.startswith(VS_EXECUTOR)]
+    return tuple(unmeasured(n, artifact, limit_for(n, precision, overrides), ONE_RUNTIME) for n in asked)
+
+
+def _asked(precision: Precision, overrides: Sequence[Limit]) -> list[str]:
+    """Metrics that the user limited for a precision."""
+    return list(dict.fromkeys(x.metric for x in map(checked, overrides) if x.precision in (None, precision)))
 
 
 def skipped(artifact: str, precision: Precision, reason: str, overrides: Sequence[Limit] = ()) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from facex.report.wording import comparison, encodable, figure, plural, printable
-from facex.types import Artifact, FileFacts, Finding, KernelFacts, Latency, QuantizationFacts, Verdict
+from facex.types import Artifact, FileFacts, Finding, KernelFacts, Latency, QuantizationFacts, Verdict, run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,7 +191,8 @@ def _recorded(record: Manifest) -> list[tuple[str, str]]:
     for finding in record.findings:
         limit = "" if finding.limit is None else f" (limit {figure(finding.limit)})"
         reason = f" {finding.reason}" if finding.reason else ""
-        measured = f"{finding.artifact} {finding.name} {figure(finding.actual)} {finding.unit}{limit}"
+        about = run_name(finding.artifact, finding.runtime)
+        measured = f"{about} {finding.name} {figure(finding.actual)} {finding.unit}{limit}"
         fields.append((finding.verdict.value, measured + reason))
     return fields
 

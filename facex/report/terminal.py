@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from facex.errors import EXIT_OK
 from facex.manifest import FACES_FINDING, Manifest
-from facex.report import table
+from facex.report import runtimes, table
 from facex.report.table import Line
 from facex.report.wording import OUTCOMES, comparison, encodable, plural, printable
-from facex.types import Contract, Finding, Latency, LatencyKind, Verdict
+from facex.types import Contract, Finding, Latency, LatencyKind, Verdict, run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def render(manifest: Manifest, *, out_dir: Path | None, console: Console) -> Non
     width = max(console.width, MIN_WIDTH) if console.is_terminal else LOG_WIDTH
     convert = encodable(console.encoding)
     sections = [
-        [*table.lines(manifest, width), *_latencies(manifest, width)]
+        [*table.lines(manifest, width), *_beside_executor(manifest, width), *_latencies(manifest, width)]
         if manifest.artifacts
         else [[("No artifacts.", "")]],
         list(_failures(manifest, width)),
@@ -92,12 +92,20 @@ def _glued(text: str) -> str:
     return text.replace(" ", _GLUE)
 
 
+def _beside_executor(manifest: Manifest, width: int) -> Iterator[Line]:
+    """How far each other runtime of a file is from facex's executor."""
+    for i, text in enumerate(runtimes.beside_executor(manifest)):
+        if i == 0:
+            yield []
+        yield from _paragraph("" if i else "vs executor", text, width)
+
+
 def _latencies(manifest: Manifest, width: int) -> Iterator[Line]:
     """Where the times in the table were measured; and each other time, with its band."""
     conditions: dict[str, list[int]] = {}
     others = []
     for entry in manifest.latency:
-        if entry.kind is LatencyKind.MEASURED and entry is table.shown_latency(manifest, entry.artifact):
+        if entry.kind is LatencyKind.MEASURED and entry is table.shown_latency(manifest, entry.artifact, entry.runtime):
             conditions.setdefault(_condition(entry), []).append(entry.runs)
         else:
             others.append(entry)
@@ -105,7 +113,7 @@ def _latencies(manifest: Manifest, width: int) -> Iterator[Line]:
     for entry in others:
         low, high = table.milliseconds(entry.low_ms), table.milliseconds(entry.high_ms)
         figures = f"{table.milliseconds(entry.p50_ms)} ms ({low} to {high})"
-        texts.append(f"{_glued(entry.artifact)}: {figures}, {_condition(entry)}")
+        texts.append(f"{_glued(run_name(entry.artifact, entry.runtime))}: {figures}, {_condition(entry)}")
     if texts:
         yield []
     for i, text in enumerate(texts):
@@ -122,12 +130,12 @@ def _range(values: list[int]) -> str:
 
 
 def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
-    """A line a failed finding: artifact, metric, value, limit, and the reason where it says more than these.
+    """A line a failed finding: artifact with its runtime, metric, value and limit.
 
-    The reason goes below where the line is full.
+    The reason stands there where it says more than these; below, where the line is full.
     """
     failed = [f for f in manifest.findings if f.verdict is Verdict.FAIL]
-    rows = [(printable(f.artifact), f.name, comparison(f)) for f in failed]
+    rows = [(printable(run_name(f.artifact, f.runtime)), f.name, comparison(f)) for f in failed]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for finding, row in zip(failed, rows, strict=True):
         cells = "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True))
@@ -136,7 +144,7 @@ def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
             yield [("FAIL  ", "bold red"), (f"{cells}  {reason}", "")]
         else:
             yield [("FAIL  ", "bold red"), (cells, "")]
-            yield from _paragraph("", reason, width, indent=8)
+            yield from _paragraph("", reason, width, indent=8) if reason else ()
 
 
 def _restates(finding: Finding) -> bool:
@@ -150,7 +158,7 @@ def _skips(manifest: Manifest, width: int) -> Iterator[Line]:
     reasons: dict[str, dict[str, list[str]]] = {}
     for f in manifest.findings:
         if f.verdict is Verdict.SKIPPED:
-            reasons.setdefault(f.reason, {}).setdefault(f.artifact, []).append(f.name)
+            reasons.setdefault(f.reason, {}).setdefault(run_name(f.artifact, f.runtime), []).append(f.name)
     for reason, checks in reasons.items():
         yield from _paragraph("SKIPPED", reason, width, indent=9, style="yellow")
         alike: dict[tuple[str, ...], list[str]] = {}
@@ -201,14 +209,19 @@ def _outcome(manifest: Manifest, out_dir: Path | None, width: int) -> Iterator[L
     word, meaning = OUTCOMES[manifest.exit_code]
     total = len(manifest.artifacts)
     failed = sum(manifest.failed(a.name) for a in manifest.artifacts)
-    compared = {f.artifact for f in manifest.findings if f.name == FACES_FINDING and f.verdict is not Verdict.SKIPPED}
+    faces = [f for f in manifest.findings if f.name == FACES_FINDING]
+    compared = {f.artifact for f in faces if f.verdict is not Verdict.SKIPPED}
+    skipped = {f.artifact for f in faces if f.verdict is Verdict.SKIPPED}
     unproven = sum(a.name not in compared for a in manifest.artifacts)
+    partly = sum(a.name in compared & skipped for a in manifest.artifacts)
     parts = [f"{failed} of {plural(total, 'artifact')} failed" if failed else plural(total, "artifact")]
     if unproven:
         parts.append(f"{unproven} not compared with the reference")
+    if partly:
+        parts.append(f"{partly} not compared in every runtime")
     if out_dir is not None:
         parts += _places(manifest, out_dir)
-    style = "bold red" if manifest.exit_code != EXIT_OK else "bold yellow" if unproven else "bold green"
+    style = "bold red" if manifest.exit_code != EXIT_OK else "bold yellow" if unproven or partly else "bold green"
     text = f"exit code {manifest.exit_code}, {meaning}: {', '.join(parts)}"
     yield from _paragraph(word, text, width, indent=len(word) + 2, style=style)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from facex.device_bench.budget import latency_findings, size_findings
-from facex.types import Artifact, Finding, Head, Latency, LatencyKind, Precision, Size, Verdict, as_plain
+from facex.types import Artifact, Finding, Head, Latency, LatencyKind, Precision, Runtime, Size, Verdict, as_plain
 
 Make = Callable[..., Artifact]
 
@@ -142,6 +143,24 @@ def test_findings_follow_the_order_of_the_artifacts_and_name_files_without_folde
 def test_every_latency_of_an_artifact_is_judged(artifact: Make) -> None:
     found = latency_findings([artifact("a.onnx")], [_latency("a.onnx", 5.0), _latency("a.onnx", 50.0)], 10.0, {})
     assert [f.verdict for f in found] == [Verdict.PASS, Verdict.FAIL]
+
+
+def test_each_runtime_is_judged_by_its_own_latencies(artifact: Make) -> None:
+    fast, slow = (
+        dataclasses.replace(_latency("a.mlpackage", p50), runtime=runtime)
+        for p50, runtime in ((5.0, Runtime.NATIVE_ANE), (50.0, Runtime.NATIVE_CPU))
+    )
+    verdicts = {
+        runtime: [(f.actual, f.verdict, f.runtime) for f in found]
+        for runtime in (Runtime.NATIVE_ANE, Runtime.NATIVE_CPU, Runtime.EXECUTOR, None)
+        if (found := latency_findings([artifact("a.mlpackage")], [fast, slow], 10.0, {}, runtime))
+    }
+    assert verdicts == {
+        Runtime.NATIVE_ANE: [(5.0, Verdict.PASS, Runtime.NATIVE_ANE)],
+        Runtime.NATIVE_CPU: [(50.0, Verdict.FAIL, Runtime.NATIVE_CPU)],
+        Runtime.EXECUTOR: [(None, Verdict.SKIPPED, Runtime.EXECUTOR)],
+        None: [(None, Verdict.SKIPPED, None)],
+    }
 
 
 def test_no_artifacts() -> None:

@@ -114,6 +114,32 @@ def test_candidates_are_measured_apart(decoded_setting, pictures):
     assert metrics["b.onnx"]["snr_db.boxes"] == 200
 
 
+def test_candidates_are_held_against_one_another(decoded_setting, pictures):
+    """Two candidates that are equally far from the reference, and not in the same direction."""
+    session, told = decoded_setting
+
+    def moved(by):
+        return Wrapped(session, after=lambda o: o | {"landmarks": o["landmarks"] + np.float32(by)})
+
+    up, same, down = moved(0.25), Wrapped(session), moved(-0.25)
+    sessions = {"up": up, "same": same, "down": down}
+    candidates = {name: Candidate(session=each, head=Head.DECODED) for name, each in sessions.items()}
+    found = compare(session, candidates, pictures, **told, against={"up": "down", "same": "same"})
+    assert found.against.keys() == {"up", "same"}
+    assert found.metrics["up"]["max_abs.landmarks"] == pytest.approx(0.25, rel=1e-4)
+    assert found.against["up"]["max_abs.landmarks"] == pytest.approx(0.5, rel=1e-4)
+    assert found.against["up"]["landmark_error_max_px"] == pytest.approx(0.5 * math.sqrt(2), rel=1e-4)
+    assert found.against["up"]["snr_db.boxes"] == found.against["same"]["snr_db.landmarks"] == 200
+    assert all(len(each.images) == len(pictures) for each in sessions.values())
+    swapped = compare(down, {"up": candidates["up"]}, pictures, **told)  # the same, by what is tested above
+    assert found.against["up"] == {k: swapped.metrics["up"][k] for k in found.against["up"]}
+
+
+def test_candidates_that_are_held_against_none_have_no_such_metrics(decoded_setting, pictures):
+    session, told = decoded_setting
+    assert compare(session, one(session, Head.DECODED), pictures, **told).against == {}
+
+
 def test_a_session_that_raises_is_a_backend_error_of_its_artifact(setting, pictures):
     session, told = setting
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facex.parity.judge import judge, skipped
-from facex.parity.limits import DEFAULT_LIMITS, OUTPUTS, SUBSETS, Direction, metric, parse_limit
+from facex.parity.judge import judge, judge_runtime, skipped, skipped_runtime, without_executor
+from facex.parity.limits import DEFAULT_LIMITS, OUTPUTS, SUBSETS, Direction, executor_limits, metric, parse_limit
 from facex.types import Precision, Verdict, as_plain
 
 MEMBERS = {"snr_db.*": [f"snr_db.{o}" for o in OUTPUTS], "ap_drop_*": [f"ap_drop_{s}" for s in SUBSETS]}
@@ -127,3 +127,48 @@ def test_a_pass_is_finite_and_within_its_limit(value, limit, name):
     within = math.isfinite(value) and (value >= limit if name == "matched_f1" else value <= limit)
     assert (finding.verdict is Verdict.PASS) == within
     assert bool(finding.reason) == (not within)
+
+
+BESIDE = [
+    (precision, name.removeprefix("vs_executor.").replace("*", "loc"), value)
+    for precision in Precision
+    for name, value in executor_limits(precision).items()
+]
+
+
+@pytest.mark.parametrize(("precision", "name", "limit"), BESIDE)
+def test_every_limit_against_the_executor_can_pass_and_can_fail(precision, name, limit):
+    lowest = metric(name).direction is Direction.MIN
+    at = only(judge_runtime("a.mlpackage", precision, {name: limit}))
+    assert (at.name, at.verdict, at.limit, at.unit) == (
+        f"vs_executor.{name}", Verdict.PASS, limit, metric(name).unit,
+    )  # fmt: skip
+    step = max(abs(limit) * 1e-3, 1e-6)
+    beyond = only(judge_runtime("a.mlpackage", precision, {name: limit - step if lowest else limit + step}))
+    assert beyond.verdict is Verdict.FAIL
+    assert only(judge_runtime("a.mlpackage", precision, {name: math.nan})).verdict is Verdict.FAIL
+    assert only(judge_runtime("a.mlpackage", precision, {name: None})).verdict is Verdict.SKIPPED
+
+
+def test_against_the_executor_only_what_two_runs_of_one_program_can_differ_in_is_judged():
+    values = {"matched_f1": 1.0, "lost_faces": 0.0, "score_shift_max": 0.5, "ap_all": 0.1, "max_abs.boxes": 3.0}
+    found = judge_runtime("a.mlpackage", Precision.FP16, values)
+    assert [(f.name, f.limit) for f in found] == [("vs_executor.matched_f1", 0.99), ("vs_executor.max_abs.boxes", None)]
+
+
+def test_limits_against_the_executor_and_the_reference_are_apart():
+    overrides = [parse_limit(t) for t in ("vs_executor.snr_db=60", "vs_executor.snr_db.conf=70", "snr_db=20")]
+    overrides += [parse_limit(t) for t in ("fp32.vs_executor.matched_f1=1", "vs_executor.matched_f1=0.5")]
+    values = {"matched_f1": 0.9, "snr_db.boxes": 50.0}
+    f1, snr = judge("a.mlpackage", Precision.FP16, values, overrides)
+    assert (f1.limit, snr.limit) == (0.995, 20.0)
+    f1, snr, conf = judge_runtime("a.mlpackage", Precision.FP16, values, overrides)
+    assert (f1.limit, f1.verdict, snr.limit, snr.verdict) == (0.5, Verdict.PASS, 60.0, Verdict.FAIL)
+    assert (conf.name, conf.limit, conf.verdict) == ("vs_executor.snr_db.conf", 70.0, Verdict.SKIPPED)
+    assert judge_runtime("a.mlpackage", Precision.FP32, values, overrides)[0].limit == 1.0
+    skip = only(skipped_runtime("a.mlpackage", Precision.FP32, "no Mac", overrides))
+    assert (skip.name, skip.limit, skip.reason) == ("vs_executor.matched_f1", 1.0, "no Mac")
+    lacking = without_executor("a.onnx", Precision.FP16, overrides)
+    assert {f.name for f in lacking} == {"vs_executor.snr_db.*", "vs_executor.snr_db.conf", "vs_executor.matched_f1"}
+    assert {f.verdict for f in lacking} == {Verdict.SKIPPED}
+    assert without_executor("a.onnx", Precision.FP16, [parse_limit("snr_db=20")]) == ()

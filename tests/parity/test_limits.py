@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 
 import pytest
 
 from facex.errors import UsageError
-from facex.parity.limits import DEFAULT_LIMITS, LINTS, METRICS, Direction, limit_for, metric, parse_limit
+from facex.parity.limits import (
+    DEFAULT_LIMITS,
+    LINTS,
+    METRICS,
+    Direction,
+    executor_limits,
+    limit_for,
+    metric,
+    parse_limit,
+)
 from facex.types import Limit, Precision
 
 
@@ -24,6 +34,8 @@ from facex.types import Limit, Precision
         ("ap=0.7", ("ap_*", 0.7, None)),
         ("ap_all=0.7", ("ap_all", 0.7, None)),
         ("ap_drop_hard=-0.01", ("ap_drop_hard", -0.01, None)),
+        ("vs_executor.snr_db=50", ("vs_executor.snr_db.*", 50.0, None)),
+        ("fp16.vs_executor.snr_db.boxes=50", ("vs_executor.snr_db.boxes", 50.0, Precision.FP16)),
         (" lost_faces = 1e-3 ", ("lost_faces", 0.001, None)),
         ("background_false_positives=2", ("background_false_positives", 2.0, None)),
     ],
@@ -41,6 +53,8 @@ def test_limits_are_read(text, limit):
         ("snr_db.box=50", r"'snr_db\.box'.*boxes"),
         ("ap_tiny=0.5", "'ap_tiny'.*easy"),
         ("w8a8=0.5", "no metric is called 'w8a8'"),
+        ("vs_executor.lost_faces=0", r"no metric is called 'vs_executor\.lost_faces'.*vs_executor\.matched_f1"),
+        ("vs_executor.matched_f1=2", "from 0 to 1"),
         ("w8a8.=0.5", "no metric"),
         ("=0.5", "no metric"),
         ("matched_f1", "must be METRIC=NUMBER"),
@@ -76,6 +90,21 @@ def test_fewer_bits_are_never_held_to_more():
         for name, value in DEFAULT_LIMITS[loose].items():
             stricter = DEFAULT_LIMITS[tight].get(name, value)
             assert stricter >= value if metric(name).direction is Direction.MIN else stricter <= value
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_two_runs_may_be_apart_as_far_as_both_are_from_the_reference(precision):
+    """Twice what half precision may be off; where roundings tip whole steps, what those may be off."""
+    fp16, own = DEFAULT_LIMITS[Precision.FP16], DEFAULT_LIMITS[precision]
+    stated = {name.removeprefix("vs_executor."): value for name, value in executor_limits(precision).items()}
+    if precision is Precision.W8A8:
+        assert stated == {name: own[name] for name in ("matched_f1", "box_iou_p5", "landmark_nme_mean")}
+    else:
+        assert stated == pytest.approx({
+            "matched_f1": 1 - 2 * (1 - fp16["matched_f1"]), "box_iou_p5": 1 - 2 * (1 - fp16["box_iou_p5"]),
+            "landmark_nme_mean": 2 * fp16["landmark_nme_mean"],
+            "snr_db.*": round(fp16["snr_db.*"] - 20 * math.log10(2)),
+        })  # fmt: skip
 
 
 def test_a_metric_of_a_group_has_the_groups_default():

@@ -70,6 +70,15 @@ def test_two_findings_of_a_name_stay_two_cases(rich: Manifest) -> None:
     assert [case.get("name") for case in cases] == ["latency", "latency #2"]
 
 
+def test_findings_of_two_runtimes_have_names_of_their_own(several: Manifest) -> None:
+    (suite,) = ElementTree.fromstring(to_xml(several))
+    names = [case.get("name") for case in suite]
+    assert len(set(names)) == len(names) == len(several.findings)
+    assert not any("#" in name for name in names)
+    assert {"matched_f1 in executor", "matched_f1 in native-cpu", "matched_f1 in native-ane", "size"} <= set(names)
+    assert "vs_executor.landmark_nme_mean in native-cpu: 0.0042" in "".join(suite.itertext())
+
+
 def test_a_finding_about_an_unlisted_artifact_is_not_lost(rich: Manifest) -> None:
     root = ElementTree.fromstring(to_xml(dataclasses.replace(rich, artifacts=(), findings=(_finding("x.onnx"),))))
     assert [suite.get("name") for suite in root] == ["x.onnx"]

@@ -77,6 +77,33 @@ def test_report_is_as_recorded(
     agrees_with_golden(name, _report(rich, width=width))
 
 
+@pytest.mark.parametrize(("name", "width"), [("runtimes_log.txt", None), ("runtimes_120.txt", 120)])
+def test_report_of_several_runtimes_is_as_recorded(
+    several: Manifest, agrees_with_golden: Callable[[str, str], None], name: str, width: int | None
+) -> None:
+    agrees_with_golden(name, _report(several, out_dir=None, width=width))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_runtime_has_its_row_with_its_own_figures(several: Manifest, width: int) -> None:
+    table = _report(several, out_dir=None, width=width).split("\n\n")[0].splitlines()
+    name = several.artifacts[0].name
+    rows = [" ".join(table[i : i + 1 + (width == 80)]).split() for i, line in enumerate(table) if name in line]
+    assert [row[:3] for row in rows] == [
+        ["pass", name, "executor"],
+        ["FAIL", name, "native-cpu"],
+        ["skipped", name, "native-ane"],
+    ]
+    assert [row[7] for row in rows] == ["0.999", "0.997", NOTHING]
+    assert [row[-1] for row in rows] == [NOTHING, "(4.10)", NOTHING]
+
+
+def test_a_file_compared_in_one_of_its_runtimes_is_not_called_compared(several: Manifest) -> None:
+    assert "1 not compared in every runtime" in _report(several)
+    both = dataclasses.replace(several, findings=tuple(f for f in several.findings if f.verdict is not Verdict.SKIPPED))
+    assert "not compared" not in _report(both)
+
+
 @pytest.mark.parametrize("width", [None, 60, 80, 100, 200])
 def test_lines_fit_and_names_are_whole(rich: Manifest, width: int | None) -> None:
     text = _report(rich, width=width)
