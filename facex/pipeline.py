@@ -17,7 +17,7 @@ from facex.errors import ArtifactError, BackendError, PhotographError, UsageErro
 from facex.examination import Evidence, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
-from facex.recipe import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS, Recipe
+from facex.recipe import DEPLOYMENT_TARGETS, Recipe
 from facex.runs import Subject
 from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
 
@@ -290,7 +290,7 @@ def _export_size(
             detector=evidence.detector,
             pivot=pivot,
             qdq=work / f"pivot_{size}_qdq.onnx" if step.precision in CALIBRATED else None,
-            options=dataclasses.replace(recipe.options, deployment_target=_deployment_target(step, recipe)),
+            options=exporters.settled(recipe.options, exporters.info(step.target), step.precision),
         )
         for step in steps
     }
@@ -305,11 +305,6 @@ def _export_size(
         if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
     return written, quantized.record if quantized else None
-
-
-def _deployment_target(step: Step, recipe: Recipe) -> str:
-    oldest = exporters.info(step.target).oldest_deployment.get(step.precision, DEFAULT_DEPLOYMENT_TARGET)
-    return recipe.options.deployment_target or max(oldest, DEFAULT_DEPLOYMENT_TARGET, key=DEPLOYMENT_TARGETS.index)
 
 
 def _written(step: Step, job: exporters.Job, clock: Clock) -> Subject:

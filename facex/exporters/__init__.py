@@ -16,6 +16,7 @@ does.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from facex.errors import BackendError, MissingExtraError
+from facex.recipe import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS
 from facex.types import (
     ExportOptions,
     FileFacts,
@@ -82,6 +84,13 @@ def info(name: str) -> TargetInfo:
     """What a target says of itself."""
     found: TargetInfo = load(name).INFO
     return found
+
+
+def settled(options: ExportOptions, target: TargetInfo, precision: Precision) -> ExportOptions:
+    """The options of one file: a deployment target that was left open is the oldest one that can load it."""
+    oldest = target.oldest_deployment.get(precision, DEFAULT_DEPLOYMENT_TARGET)
+    chosen = options.deployment_target or max(oldest, DEFAULT_DEPLOYMENT_TARGET, key=DEPLOYMENT_TARGETS.index)
+    return dataclasses.replace(options, deployment_target=chosen)
 
 
 def target_of(path: Path) -> str | None:

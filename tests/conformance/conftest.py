@@ -85,7 +85,7 @@ def job_of(
             detector=detector_of(family),
             pivot=pivots[key],
             qdq=plans.get(key),
-            options=ExportOptions(opset=17, deployment_target="iOS16"),
+            options=exporters.settled(ExportOptions(opset=17, deployment_target=None), info, precision),
         )
 
     return make

@@ -141,10 +141,14 @@ def qdq(
 
 @pytest.fixture(scope="session")
 def make_job(detector: Detector, pivot: Callable[..., Path], qdq: Callable[..., Path]) -> Callable[..., Job]:
-    """`make_job(path, precision, head=decoded, deployment_target="iOS16")` gives a job of the seeded detector."""
+    """`make_job(path, precision, head=decoded, deployment_target=None)` gives a job of the seeded detector."""
+    from facex import exporters
     from facex.exporters import Job
 
-    def make(path: Path, precision: Precision, head: Head = Head.DECODED, *, deployment_target: str = "iOS16") -> Job:
+    def make(
+        path: Path, precision: Precision, head: Head = Head.DECODED, *, deployment_target: str | None = None
+    ) -> Job:
+        options, target = ExportOptions(opset=17, deployment_target=deployment_target), exporters.target_of(path)
         return Job(
             path=path,
             precision=precision,
@@ -153,7 +157,7 @@ def make_job(detector: Detector, pivot: Callable[..., Path], qdq: Callable[..., 
             detector=detector,
             pivot=pivot(head),
             qdq=qdq(head) if precision is Precision.W8A8 else None,
-            options=ExportOptions(opset=17, deployment_target=deployment_target),
+            options=exporters.settled(options, exporters.info(target), precision) if target else options,
         )
 
     return make
