@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from facex.errors import ArtifactError, BackendError, SessionUnavailableError, UsageError, first_line
 from facex.exporters import require
 from facex.exporters._quiet import quiet
-from facex.types import FileFacts, Precision, Runtime, TargetInfo, TensorInfo
+from facex.types import Credits, FileFacts, Precision, Runtime, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
@@ -104,7 +104,7 @@ def export(job: Job) -> None:
         if job.precision in PALETTE_BITS:
             model = _palettized_weights(ct, model, PALETTE_BITS[job.precision])
         _refuse_newer(model, ct, job)
-        _describe_model(model, _pivot.metadata(job.detector, job.head))
+        _describe_model(model, _pivot.metadata(job.detector, job.head), job.options.credits)
         model.save(str(job.path))
     _finish(job.path)
 
@@ -232,9 +232,9 @@ def _palettized_weights(ct: Any, model: Any, bits: int) -> Any:
     return cto.palettize_weights(model, cto.OptimizationConfig(op_type_configs={"conv": config}))
 
 
-def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:
+def _describe_model(model: Any, metadata: Mapping[str, str], credits: Credits) -> None:
     model.short_description = "RetinaFace face detector with landmarks, converted by facex"
-    model.version = metadata["facex.version"]
+    model.author, model.license, model.version = credits.author, credits.license, credits.version
     for key, value in metadata.items():
         model.user_defined_metadata[key] = value
     spec = model.get_spec()
@@ -280,6 +280,8 @@ def _finish(path: Path) -> None:
     """Before: constants over and over, map entries in hash order, a date, random identifiers. After: none of that."""
     from coremltools.proto import Model_pb2
 
+    from facex.exporters import _package
+
     spec_path = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     spec = Model_pb2.Model()
     spec.ParseFromString(spec_path.read_bytes())
@@ -293,6 +295,7 @@ def _finish(path: Path) -> None:
     manifest["itemInfoEntries"] = {renamed[old]: item for old, item in manifest["itemInfoEntries"].items()}
     manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
     manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+    _package.usual_modes(path)
 
 
 def _load_package(path: Path) -> tuple[Any, Path]:
@@ -321,7 +324,10 @@ def describe(path: Path) -> FileFacts:
         ArtifactError: it is not an ML program that coremltools can read.
         MissingExtraError: coremltools is not installed.
     """
-    spec, _ = _load_package(path)
+    spec, weights = _load_package(path)
+    from facex.exporters._mil import residency
+
+    told = spec.description.metadata
     operations = _operations(spec)
     shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
     shapes |= {i.name: _shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
@@ -335,7 +341,11 @@ def describe(path: Path) -> FileFacts:
         float_islands=(),
         minimum_runtime=f"{SPECIFICATION_OS.get(spec.specificationVersion, 'unknown')} "
         f"(specification {spec.specificationVersion})",
-        metadata={k: v for k, v in spec.description.metadata.userDefined.items() if k.startswith("facex.")},
+        metadata={k: v for k, v in told.userDefined.items() if k.startswith("facex.")},
+        credits=Credits(author=told.author, license=told.license, version=told.versionString),
+        neural_engine_forecast=residency.of(
+            spec, weights, {o.outputs[0].name: _macs(o, shapes) for o in operations if o.outputs}
+        ),
     )
 
 

@@ -65,7 +65,7 @@ def describe(path: Path) -> FileFacts:
     import onnx
 
     from facex.calibration.graph import Graph
-    from facex.exporters import _integers, _qdq
+    from facex.exporters import _credits, _integers, _qdq
 
     try:
         model = onnx.load(str(path))
@@ -98,6 +98,7 @@ def describe(path: Path) -> FileFacts:
         minimum_runtime=f"onnxruntime {FIRST_ONNXRUNTIME.get(opset, 'unknown')} (opset {opset})",
         metadata=metadata,
         quantization=_qdq.facts(graph, unasked),
+        credits=_credits.read(metadata),
     )
 
 
