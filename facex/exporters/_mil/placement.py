@@ -199,7 +199,8 @@ def _convolution_kernels(site: Site) -> Verdict:
     kernel = weight.type.shape[2:]
     if len(kernel) > 2:
         return Placement.ELSEWHERE, "convolves in three dimensions", GUIDE_OPERATIONS
-    if (kernel[-1] or 0) > WIDEST_KERNEL or (kernel[0] or 0) > TALLEST_KERNEL:
+    width, height = [extent or 0 for extent in (*reversed(kernel), 0, 0)][:2]
+    if width > WIDEST_KERNEL or height > TALLEST_KERNEL:
         return Placement.ELSEWHERE, f"its kernel is above {TALLEST_KERNEL} x {WIDEST_KERNEL}", GUIDE_RULES
     return None
 
@@ -239,8 +240,8 @@ def _depth(site: Site) -> Verdict:
 def _long_arguments(site: Site) -> Verdict:
     """The index of an extreme is exact in float16 up to 2048."""
     if site.operation.type == "reduce_argmax":
-        axes = [int(axis) for axis in site.numbers("axis") or ()]
-        if any((declared.shape[axis] or 0) > LONGEST_ARGUMENT_AXIS for declared in site.computed for axis in axes):
+        reduced = [d.shape[int(axis) :][:1] for axis in site.numbers("axis") or () for d in site.computed]
+        if any((extent or 0) > LONGEST_ARGUMENT_AXIS for extents in reduced for extent in extents):
             return Placement.ELSEWHERE, f"looks for an extreme among more than {LONGEST_ARGUMENT_AXIS}", GUIDE_RULES
     return None
 

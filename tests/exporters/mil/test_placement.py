@@ -115,6 +115,24 @@ def test_a_refusal_goes_before_what_is_supported() -> None:
     assert _placed("gather", dtype="fp32")[2] == placement.TYPED_EXECUTION
 
 
+def test_a_convolution_along_one_axis_has_a_width_alone() -> None:
+    assert _placed("conv", (1, 8, 20), weight=np.zeros((8, 8, 13), np.float16))[0] is THERE
+    assert _placed("conv", (1, 8, 20), weight=np.zeros((8, 8, 14), np.float16))[0] is ELSEWHERE
+
+
+def test_axes_count_from_either_end() -> None:
+    assert _placed("reduce_argmax", (4096, 8), axis=-1)[0] is THERE
+    assert _placed("reduce_argmax", (8, 4096), axis=-1)[0] is ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "broken", [("conv", {"weight": 1.0}), ("reduce_argmax", {"axis": 9}), ("pad", {"pad": []}), ("max_pool", {})]
+)
+def test_a_damaged_operation_is_no_error_here(broken: tuple[str, dict[str, Any]]) -> None:
+    kind, constants = broken
+    assert _placed(kind, **constants)[1]
+
+
 def test_no_operator_is_on_two_lists_and_every_source_is_an_address() -> None:
     lists = [set(placement.PLANNED), placement.MEASURED, placement.WITHOUT_PATH, placement.UNCONVERTED, placement.LATER]
     assert sum(map(len, lists)) == len(set().union(*lists))
