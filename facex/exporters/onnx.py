@@ -96,7 +96,7 @@ def describe(path: Path) -> FileFacts:
         integer_macs=integer,
         float_islands=tuple(islands) if integer else (),
         minimum_runtime=f"onnxruntime {FIRST_ONNXRUNTIME.get(opset, 'unknown')} (opset {opset})",
-        metadata=metadata,
+        metadata={key: value for key, value in metadata.items() if key not in _credits.KEYS.values()},
         quantization=_qdq.facts(graph, unasked),
         credits=_credits.read(metadata),
     )

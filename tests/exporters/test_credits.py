@@ -53,6 +53,7 @@ def test_what_was_stated_is_read_back_from_the_file(stated, target, precision):
     exporters.load(target).export(job)
     facts = exporters.load(target).describe(job.path)
     assert facts.credits == STATED
+    assert all(key.startswith("facex.") for key in facts.metadata)  # told once
     exporters.verify(job, exporters.info(target), facts)
 
 
