@@ -43,9 +43,9 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`, `images`,
-            `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `max_size_mb`, `max_latency_ms`;
-            `limits` as texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`,
-            `variances`, `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
+            `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`, `license`, `model_version`,
+            `max_size_mb`, `max_latency_ms`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those of the contract,
+            `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -191,11 +191,16 @@ class _Options:
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS
-        from facex.types import ExportOptions
+        from facex.types import Credits, ExportOptions
 
         return ExportOptions(
             opset=self._left.pop("opset", DEFAULT_OPTIONS.opset),
             deployment_target=self._left.pop("deployment_target", DEFAULT_OPTIONS.deployment_target),
+            credits=Credits(
+                author=self._left.pop("author", ""),
+                license=self._left.pop("license", ""),
+                version=self._left.pop("model_version", ""),
+            ),
         )
 
     def plain(self, function: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from facex.recipe import (
 from facex.types import (
     ChannelOrder,
     ContractOptions,
+    Credits,
     Effort,
     ExportOptions,
     FileFacts,
@@ -184,6 +185,11 @@ runtime_option = click.option(
     callback=lambda _context, _option, value: Runtime(value),
     help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some.",
 )
+credit_options = _stacked(
+    click.option("--author", metavar="TEXT", default="", help="Who made the model, written into every file."),
+    click.option("--license", metavar="TEXT", default="", help="Name or address of its licence, likewise."),
+    click.option("--model-version", metavar="TEXT", default="", help="Its version, likewise."),
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the manifest's words, nothing else.")
 
 
@@ -197,6 +203,16 @@ def _contract(values: dict[str, Any]) -> ContractOptions:
         mean=values.pop("mean"),
         scale=values.pop("scale"),
         landmarks=values.pop("landmarks"),
+    )
+
+
+def _export_options(values: dict[str, Any]) -> ExportOptions:
+    return ExportOptions(
+        opset=values.pop("opset"),
+        deployment_target=values.pop("deployment_target"),
+        credits=Credits(
+            author=values.pop("author"), license=values.pop("license"), version=values.pop("model_version")
+        ),
     )
 
 
@@ -313,6 +329,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     type=click.Choice(DEPLOYMENT_TARGETS),
     help=f"Oldest system of the Core ML files.  [default: {DEFAULT_DEPLOYMENT_TARGET}, or the first that loads them]",
 )
+@credit_options
 @click.option("--out", type=PATH, default=Path("build"), show_default=True, help="Folder for what passed.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be written, and stop.")
 @json_option
@@ -344,7 +361,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
         contract=_contract(values),
         limits=_limits(values),
         budget=_budget(values),
-        options=ExportOptions(opset=values.pop("opset"), deployment_target=values.pop("deployment_target")),
+        options=_export_options(values),
         **values,
     )
     planned = pipeline.plan(recipe)

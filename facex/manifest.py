@@ -25,10 +25,14 @@ from facex.types import (
     Artifact,
     ChannelOrder,
     Contract,
+    Credits,
     Finding,
+    ForecastOperations,
     Head,
     Latency,
     LatencyKind,
+    NeuralEngineForecast,
+    Placement,
     Precision,
     Runtime,
     Size,
@@ -287,6 +291,27 @@ def _calibration(entry: Mapping[str, Any]) -> Calibration:
     return Calibration(**{**entry, "sha256": tuple(entry["sha256"]), "stability": stability})
 
 
+def _forecast(entry: Mapping[str, Any]) -> NeuralEngineForecast:
+    operations = tuple(
+        ForecastOperations(**{**each, "placement": Placement(each["placement"])}) for each in entry["operations"]
+    )
+    return NeuralEngineForecast(**{**entry, "operations": operations, "notes": tuple(entry["notes"])})
+
+
+def _artifact(entry: Mapping[str, Any]) -> Artifact:
+    forecast = entry["neural_engine_forecast"]
+    parsed = {
+        "precision": Precision(entry["precision"]),
+        "head": Head(entry["head"]),
+        "size": Size(**entry["size"]),
+        "inputs": tuple(map(_tensor, entry["inputs"])),
+        "outputs": tuple(map(_tensor, entry["outputs"])),
+        "credits": Credits(**entry["credits"]),
+        "neural_engine_forecast": _forecast(forecast) if forecast else None,
+    }
+    return Artifact(**{**entry, **parsed})
+
+
 def _from_plain(data: Mapping[str, Any]) -> Manifest:
     return Manifest(
         source=Source(
@@ -298,19 +323,7 @@ def _from_plain(data: Mapping[str, Any]) -> Manifest:
         ),
         calibration=_calibration(data["calibration"]) if data["calibration"] else None,
         evaluation=Evaluation(**data["evaluation"]) if data["evaluation"] else None,
-        artifacts=tuple(
-            Artifact(
-                **{
-                    **entry,
-                    "precision": Precision(entry["precision"]),
-                    "head": Head(entry["head"]),
-                    "size": Size(**entry["size"]),
-                    "inputs": tuple(map(_tensor, entry["inputs"])),
-                    "outputs": tuple(map(_tensor, entry["outputs"])),
-                }
-            )
-            for entry in data["artifacts"]
-        ),
+        artifacts=tuple(map(_artifact, data["artifacts"])),
         findings=tuple(
             Finding(**{**entry, "verdict": Verdict(entry["verdict"]), "runtime": _runtime(entry)})
             for entry in data["findings"]

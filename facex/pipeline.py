@@ -280,7 +280,7 @@ def _export_size(
     steps = [step for step in planned.steps if step.size == size]
     pivot = work / f"pivot_{size}.onnx"
     with clock("trace", f"tracing and simplifying at {size}"):
-        _pivot.write(evidence.detector, size, recipe.head, recipe.options.opset, pivot)
+        _pivot.write(evidence.detector, size, recipe.head, recipe.options.opset, pivot, recipe.options.credits)
     jobs = {
         step: exporters.Job(
             path=work / step.file_name,

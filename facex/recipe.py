@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facex.errors import UsageError
-from facex.types import ContractOptions, Effort, ExportOptions, Head, Limit, Precision, Runtime, Size
+from facex.types import ContractOptions, Credits, Effort, ExportOptions, Head, Limit, Precision, Runtime, Size
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 OPSETS = range(13, 21)
@@ -106,7 +106,18 @@ class Recipe:
             raise UsageError(f"--seed {self.seed}: must be 0 or more")
         if not self.sizes:
             raise UsageError("--size: give at least one")
+        _check_credits(self.options.credits)
         check_ground_truth(self.ground_truth, self.images)
+
+
+def _check_credits(credits: Credits) -> None:
+    for option, text in (
+        ("--author", credits.author), ("--license", credits.license), ("--model-version", credits.version)
+    ):  # fmt: skip
+        if not isinstance(text, str):
+            raise UsageError(f"{option} {text!r}: must be text")
+        if any(c == "\0" or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+            raise UsageError(f"{option} {text!r}: holds characters that no file can store", hint="write it in UTF-8")
 
 
 def check_ground_truth(ground_truth: Path | None, images: Path | None) -> None:

@@ -40,6 +40,8 @@ class Subject:
             minimum_runtime=self.facts.minimum_runtime,
             runtime=runtime,
             promoted=True,
+            credits=self.facts.credits,
+            neural_engine_forecast=self.facts.neural_engine_forecast,
         )
 
 

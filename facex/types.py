@@ -213,6 +213,69 @@ class QuantizationFacts:
     dead_channels: int
 
 
+class Placement(_Word):
+    """Where a forecast has an operation run."""
+
+    NEURAL_ENGINE = "neural engine"
+    ELSEWHERE = "elsewhere"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastOperations:
+    """Operations of one type that a forecast treats alike.
+
+    Attributes:
+        operator: their type.
+        count: how many there are.
+        placement: where they are expected to run.
+        reason: the statement that this follows from.
+        source: address of the statement; empty where there is none.
+    """
+
+    operator: str
+    count: int
+    placement: Placement
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralEngineForecast:
+    """What published statements let expect of a Core ML program on the Neural Engine; Core ML was not asked.
+
+    Attributes:
+        operations: in the order in which each kind first occurs.
+        resident_operation_fraction: share of the operations that are expected on the Neural Engine, 0-1.
+        resident_mac_fraction: share of the multiply-accumulates, 0-1.
+        transitions: tensors that are expected to pass between the Neural Engine and another engine; each is copied.
+        first_elsewhere: the first operation that is not expected on the Neural Engine; None where there is none.
+        notes: what else is known to matter.
+    """
+
+    operations: tuple[ForecastOperations, ...]
+    resident_operation_fraction: float
+    resident_mac_fraction: float
+    transitions: int
+    first_elsewhere: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credits:
+    """What the user states of the model for those who ship it; empty where nothing was stated.
+
+    Attributes:
+        author: names of persons or organizations, split by commas.
+        license: name or address of the licence.
+        version: of the model, in any form.
+    """
+
+    author: str = ""
+    license: str = ""
+    version: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """What a target reads from one of its own files, without running it.
@@ -225,6 +288,8 @@ class FileFacts:
         minimum_runtime: oldest runtime that can load the file.
         metadata: text that the file carries about itself.
         quantization: what it does with 8-bit activations; None where it has none.
+        credits: author, licence and version that it carries.
+        neural_engine_forecast: of a Core ML file; None for other targets.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -236,6 +301,8 @@ class FileFacts:
     minimum_runtime: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     quantization: QuantizationFacts | None = None
+    credits: Credits = field(default_factory=Credits)
+    neural_engine_forecast: NeuralEngineForecast | None = None
 
     @property
     def integer_mac_fraction(self) -> float:
@@ -279,6 +346,8 @@ class Artifact:
         path: relative to the folder that holds the manifest; forward slashes.
         promoted: whether it passed and was moved to the output folder; a failed one stays in the work folder.
         runtime: what ran the parity tests, with its version, and of several each with its name; None when nothing did.
+        credits: author, licence and version, read from the file.
+        neural_engine_forecast: of a Core ML file; None for other targets.
     """
 
     path: str
@@ -294,6 +363,8 @@ class Artifact:
     minimum_runtime: str
     runtime: str | None
     promoted: bool
+    credits: Credits = field(default_factory=Credits)
+    neural_engine_forecast: NeuralEngineForecast | None = None
 
     @property
     def name(self) -> str:
@@ -466,6 +537,7 @@ class ExportOptions:
 
     opset: int
     deployment_target: str | None
+    credits: Credits = field(default_factory=Credits)
 
 
 def as_plain(value: Any) -> Any:

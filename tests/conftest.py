@@ -389,11 +389,11 @@ def _pivots(tmp_path_factory: pytest.TempPathFactory, _frozen: None) -> Callable
     write, folder = _pivot.write, tmp_path_factory.mktemp("pivots")
     known: dict[Any, Path] = {}
 
-    def remembered(detector: Detector, size: Size, head: Any, opset: int, path: Path) -> None:
-        key = (detector.sha256, detector.contract, size, head, opset)
+    def remembered(detector: Detector, size: Size, head: Any, opset: int, path: Path, credits: Any = None) -> None:
+        key = (detector.sha256, detector.contract, size, head, opset, credits)
         if key not in known:
             known[key] = folder / f"{len(known)}.onnx"
-            write(detector, size, head, opset, known[key])
+            write(detector, size, head, opset, known[key], credits)
         path.write_bytes(known[key].read_bytes())
 
     return remembered

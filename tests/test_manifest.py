@@ -28,10 +28,14 @@ from facex.types import (
     Artifact,
     ChannelOrder,
     Contract,
+    Credits,
     Finding,
+    ForecastOperations,
     Head,
     Latency,
     LatencyKind,
+    NeuralEngineForecast,
+    Placement,
     Precision,
     Runtime,
     Size,
@@ -42,6 +46,24 @@ from facex.types import (
 GOLDEN = Path(__file__).parent / "golden"
 HOST = "host: Example CPU, linux x86_64"
 NO_RUNTIME = "Core ML files cannot be run on Linux"
+
+
+FORECAST = NeuralEngineForecast(
+    operations=(
+        ForecastOperations(
+            operator="conv", count=56, placement=Placement.NEURAL_ENGINE, reason="float16", source="https://a.example"
+        ),
+        ForecastOperations(
+            operator="transpose", count=9, placement=Placement.ELSEWHERE, reason="float32", source="https://b.example"
+        ),
+        ForecastOperations(operator="odd", count=1, placement=Placement.UNKNOWN, reason="no statement", source=""),
+    ),
+    resident_operation_fraction=0.625,
+    resident_mac_fraction=1.0,
+    transitions=9,
+    first_elsewhere="transpose 't'",
+    notes=("narrow tensors are padded",),
+)
 
 
 def _artifact(
@@ -67,6 +89,8 @@ def _artifact(
         minimum_runtime={"onnx": "opset 17", "tflite": "TensorFlow Lite 2.3", "coreml": "iOS 16"}[target],
         runtime={"onnx": "onnxruntime 1.20.0", "tflite": "ai-edge-litert 1.2.0", "coreml": None}[target],
         promoted=not failed,
+        credits=Credits(author="Some Body, Example Org", license="MIT", version="2.1"),
+        neural_engine_forecast=FORECAST if target == "coreml" else None,
     )
 
 

@@ -19,10 +19,14 @@ from facex.types import (
     ChannelOrder,
     Contract,
     ContractOptions,
+    Credits,
     Finding,
+    ForecastOperations,
     Head,
     Latency,
     LatencyKind,
+    NeuralEngineForecast,
+    Placement,
     Precision,
     Runtime,
     Size,
@@ -75,6 +79,9 @@ def test_documentation_shows_the_packaged_schema() -> None:
         (Size, "size"),
         (TensorInfo, "tensor"),
         (Artifact, "artifact"),
+        (Credits, "credits"),
+        (NeuralEngineForecast, "neural_engine_forecast"),
+        (ForecastOperations, "forecast_operations"),
         (Finding, "finding"),
         (Latency, "latency"),
     ],
@@ -93,6 +100,7 @@ def test_schema_names_the_fields_of_the_dataclass(kind: type, definition: str | 
     [
         ("artifact", "precision", list(Precision)),
         ("artifact", "head", list(Head)),
+        ("forecast_operations", "placement", list(Placement)),
         ("finding", "verdict", list(Verdict)),
         ("latency", "kind", list(LatencyKind)),
         ("contract", "channel_order", list(ChannelOrder)),
@@ -151,6 +159,7 @@ def test_load_refuses_a_manifest_with_an_unknown_key(tmp_path: Path, path: tuple
         load(_save(tmp_path, data))
 
 
+FORECAST = next(i for i, a in enumerate(PLAIN["artifacts"]) if a["neural_engine_forecast"])
 FAILING = next(i for i, f in enumerate(PLAIN["findings"]) if f["verdict"] == "fail")
 SKIPPED = next(i for i, f in enumerate(PLAIN["findings"]) if f["verdict"] == "skipped")
 
@@ -201,6 +210,15 @@ WRONG: list[tuple[tuple[Step, ...], Any]] = [
     (("artifacts", 0, "integer_mac_fraction"), 1.01),
     (("artifacts", 0, "runtime"), ""),
     (("artifacts", 0, "promoted"), "yes"),
+    (("artifacts", 0, "credits"), None),
+    (("artifacts", 0, "credits", "author"), None),
+    (("artifacts", FORECAST, "neural_engine_forecast"), "on the Neural Engine"),
+    (("artifacts", FORECAST, "neural_engine_forecast", "resident_mac_fraction"), 1.5),
+    (("artifacts", FORECAST, "neural_engine_forecast", "transitions"), -1),
+    (("artifacts", FORECAST, "neural_engine_forecast", "first_elsewhere"), ""),
+    (("artifacts", FORECAST, "neural_engine_forecast", "operations", 0, "placement"), "gpu"),
+    (("artifacts", FORECAST, "neural_engine_forecast", "operations", 0, "count"), 0),
+    (("artifacts", FORECAST, "neural_engine_forecast", "notes"), [""]),
     (("findings", 0, "name"), "Matched F1"),
     (("findings", 0, "unit"), "percent"),
     (("findings", 0, "actual"), "1.0"),

@@ -152,7 +152,7 @@ def require(target: TargetInfo, packages: Iterable[str], purpose: str) -> None:
 
 
 def verify(job: Job, target: TargetInfo, facts: FileFacts) -> None:
-    """Assert name, order, dtype and shape of the inputs and outputs of a finished file.
+    """Assert name, order, dtype and shape of the inputs and outputs of a finished file, and its credits.
 
     Raises:
         BackendError: the converter changed one of them.
@@ -169,6 +169,8 @@ def verify(job: Job, target: TargetInfo, facts: FileFacts) -> None:
     for kind, wanted, found in (("inputs", wanted_inputs, facts.inputs), ("outputs", wanted_outputs, facts.outputs)):
         if wanted != found:
             raise BackendError(f"{job.path.name}: {kind} are {_listed(found)}, expected {_listed(wanted)}")
+    if facts.credits != job.options.credits:
+        raise BackendError(f"{job.path.name}: says {facts.credits}, expected {job.options.credits}")
 
 
 def _listed(tensors: Iterable[TensorInfo]) -> str:

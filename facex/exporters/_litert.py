@@ -66,7 +66,7 @@ def finish(flatbuffer: bytes, outputs: Sequence[str], metadata: Mapping[str, str
     Args:
         flatbuffer: a converted model whose outputs are already in the order of `outputs`.
         outputs: their names.
-        metadata: stored as `facex.*` metadata entries.
+        metadata: stored as metadata entries.
     """
     import flatbuffers
 
@@ -114,7 +114,7 @@ def describe(path: Path) -> FileFacts:
 
 
 def _facts(path: Path, interpreter: Any) -> FileFacts:
-    from facex.exporters import _integers, _tflite_integers
+    from facex.exporters import _credits, _integers, _tflite_integers
 
     tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
     # private, but the only view of the operators that all three runtimes share
@@ -144,6 +144,7 @@ def _facts(path: Path, interpreter: Any) -> FileFacts:
         minimum_runtime=f"TFLite {metadata.pop('min_runtime_version', 'unknown')}",
         metadata={key: value for key, value in metadata.items() if key.startswith("facex.")},
         quantization=_tflite_integers.facts(interpreter, operators, tensors, unasked),
+        credits=_credits.read(metadata),
     )
 
 

@@ -12,14 +12,15 @@ import torch
 
 from facex import __version__
 from facex.errors import BackendError
+from facex.exporters import _credits
 from facex.exporters._quiet import quiet
 from facex.exporters._rewrites import ImageModel, output_names
 from facex.reference.detector import Detector
-from facex.types import Head, Size, as_plain
+from facex.types import Credits, Head, Size, as_plain
 
 
-def write(detector: Detector, size: Size, head: Head, opset: int, path: Path) -> None:
-    """Trace, simplify, check and save.
+def write(detector: Detector, size: Size, head: Head, opset: int, path: Path, credits: Credits | None = None) -> None:
+    """Trace, simplify, check and save, with the credits in the metadata, from where other files take them.
 
     Raises:
         BackendError: onnxsim could not show that its result is equivalent, or onnx's checker refuses it.
@@ -39,7 +40,7 @@ def write(detector: Detector, size: Size, head: Head, opset: int, path: Path) ->
         simplified, equivalent = onnxsim.simplify(onnx.load(str(path)), check_n=1)
     if not equivalent:
         raise BackendError("onnxsim's simplified model does not compute the same as the traced one")
-    _save(simplified, metadata(detector, head), path)
+    _save(simplified, metadata(detector, head) | _credits.entries(credits or Credits()), path)
 
 
 def metadata(detector: Detector, head: Head) -> dict[str, str]:

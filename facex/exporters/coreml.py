@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
 from facex.exporters import require
 from facex.exporters._quiet import quiet
-from facex.types import FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
+from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
@@ -100,7 +100,7 @@ def export(job: Job) -> None:
             model = _coreml_weights.stored(model, job.precision, floats)
         _refuse_newer(model, ct, job)
         metadata = _pivot.metadata(job.detector, job.head) | _left_in_float(model.get_spec(), floats)
-        _describe_model(model, metadata)
+        _describe_model(model, metadata, job.options.credits)
         model.save(str(job.path))
     _finish(job.path)
 
@@ -219,9 +219,9 @@ def _trunk_selector() -> Callable[[Any], bool]:
     return reaches
 
 
-def _describe_model(model: Any, metadata: Mapping[str, str]) -> None:
+def _describe_model(model: Any, metadata: Mapping[str, str], credits: Credits) -> None:
     model.short_description = "RetinaFace face detector with landmarks, converted by facex"
-    model.version = metadata["facex.version"]
+    model.author, model.license, model.version = credits.author, credits.license, credits.version
     for key, value in metadata.items():
         model.user_defined_metadata[key] = value
     spec = model.get_spec()
@@ -267,6 +267,8 @@ def _finish(path: Path) -> None:
     """Before: constants over and over, map entries in hash order, a date, random identifiers. After: none of that."""
     from coremltools.proto import Model_pb2
 
+    from facex.exporters import _package
+
     spec_path = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     spec = Model_pb2.Model()
     spec.ParseFromString(spec_path.read_bytes())
@@ -280,6 +282,7 @@ def _finish(path: Path) -> None:
     manifest["itemInfoEntries"] = {renamed[old]: item for old, item in manifest["itemInfoEntries"].items()}
     manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
     manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+    _package.usual_modes(path)
 
 
 def _load_package(path: Path) -> tuple[Any, Path]:
@@ -309,11 +312,14 @@ def describe(path: Path) -> FileFacts:
         MissingExtraError: coremltools is not installed.
     """
     spec, weights = _load_package(path)
+    from facex.exporters._mil import residency
+
+    told = spec.description.metadata
     operations = _operations(spec)
     shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
     shapes |= {i.name: _shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
     macs = {op.outputs[0].name: _macs(op, shapes) for op in operations if op.type in MAC_OPERATORS}
-    metadata = {k: v for k, v in spec.description.metadata.userDefined.items() if k.startswith("facex.")}
+    metadata = {k: v for k, v in told.userDefined.items() if k.startswith("facex.")}
     integer, quantization = frozenset[str](), None
     if any(op.type == "quantize" for op in operations):
         integer, quantization = _integers_of(spec, weights, macs, metadata)
@@ -331,6 +337,8 @@ def describe(path: Path) -> FileFacts:
         f"(specification {spec.specificationVersion})",
         metadata=metadata,
         quantization=quantization,
+        credits=Credits(author=told.author, license=told.license, version=told.versionString),
+        neural_engine_forecast=residency.of(spec, weights, macs),
     )  # fmt: skip
 
 

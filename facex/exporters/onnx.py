@@ -65,7 +65,7 @@ def describe(path: Path) -> FileFacts:
     import onnx
 
     from facex.calibration.graph import Graph
-    from facex.exporters import _integers, _qdq
+    from facex.exporters import _credits, _integers, _qdq
 
     try:
         model = onnx.load(str(path))
@@ -96,8 +96,9 @@ def describe(path: Path) -> FileFacts:
         integer_macs=integer,
         float_islands=tuple(islands) if integer else (),
         minimum_runtime=f"onnxruntime {FIRST_ONNXRUNTIME.get(opset, 'unknown')} (opset {opset})",
-        metadata=metadata,
+        metadata={key: value for key, value in metadata.items() if key not in _credits.KEYS.values()},
         quantization=_qdq.facts(graph, unasked),
+        credits=_credits.read(metadata),
     )
 
 

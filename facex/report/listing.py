@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from facex.report.wording import comparison, encodable, figure, plural, printable
-from facex.types import Artifact, FileFacts, Finding, KernelFacts, Latency, QuantizationFacts, Verdict, run_name
+from facex.types import (
+    Artifact,
+    FileFacts,
+    Finding,
+    KernelFacts,
+    Latency,
+    NeuralEngineForecast,
+    QuantizationFacts,
+    Verdict,
+    run_name,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +29,7 @@ BASELINE = "fp32"
 SHOWN_ISLANDS = 12
 SHOWN_KERNELS = 20
 ABSENT = "-"
+CREDITS = {"author": "author", "license": "licence", "version": "model version"}
 UNBOUNDED = 10_000
 """Columns that no table reaches."""
 
@@ -112,6 +123,8 @@ def facts(
             _fields(console, _quantization(found.quantization))
         if kernels is not None:
             _fields(console, _kernels(kernels))
+        if found.neural_engine_forecast is not None:
+            _forecast(found.neural_engine_forecast, console)
     if record is not None:
         _line(console, "manifest", "bold")
         _fields(console, _recorded(record))
@@ -129,10 +142,31 @@ def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
         ("runs on", found.minimum_runtime),
         ("inputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.inputs)),
         ("outputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.outputs)),
+        *((CREDITS[name], value) for name, value in vars(found.credits).items() if value),
         ("MACs", f"{found.macs / 1e6:.1f} M, {found.integer_mac_fraction:.2%} of them integer"),
         ("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items())),
         *((key.removeprefix("facex."), value) for key, value in found.metadata.items()),
     ]
+
+
+def _forecast(found: NeuralEngineForecast, console: Console) -> None:
+    """The summary, a row for operations that are treated alike, and where each reason was published."""
+    published = dict.fromkeys(o.source for o in found.operations if o.source)
+    sources = {source: f"[{i + 1}]" for i, source in enumerate(published)}
+    _line(console, "forecast for the Neural Engine, from published statements; no device was asked", "bold")
+    summary = [
+        ("operations there", f"{found.resident_operation_fraction:.1%}"),
+        ("MACs there", f"{found.resident_mac_fraction:.1%}"),
+        ("transitions", f"{plural(found.transitions, 'tensor')} copied between it and other engines"),
+        ("first elsewhere", found.first_elsewhere or "none"),
+        *(("note", note) for note in found.notes),
+    ]
+    _fields(console, summary)
+    table = _table("operator", "count", "forecast", "reason", "source", right=("count",))
+    for o in found.operations:
+        _row(table, console, o.operator, str(o.count), o.placement.value, o.reason, sources.get(o.source, ABSENT))
+    _print_whole(table, console)
+    _fields(console, [(number, source) for source, number in sources.items()])
 
 
 def _quantization(found: QuantizationFacts) -> list[tuple[str, str]]:

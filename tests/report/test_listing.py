@@ -15,15 +15,19 @@ from facex.manifest import Manifest
 from facex.report import listing
 from facex.types import (
     Artifact,
+    Credits,
     FileFacts,
     Finding,
     FloatIsland,
+    ForecastOperations,
     Head,
     HeadTensor,
     HeadUnit,
     KernelFacts,
     Latency,
     LatencyKind,
+    NeuralEngineForecast,
+    Placement,
     Precision,
     QuantizationFacts,
     ReferenceKernel,
@@ -194,6 +198,56 @@ def test_facts_of_a_file() -> None:
 def test_a_file_without_islands_says_nothing_of_them() -> None:
     facts = dataclasses.replace(FACTS, float_islands=(), macs=0, integer_macs=0)
     assert not [line for line in _inspected(_artifact("a.tflite", Precision.FP32), facts) if "island" in line]
+
+
+def test_credits_are_shown_where_there_are_any() -> None:
+    signed = dataclasses.replace(FACTS, credits=Credits(author="[b]Some Body", version="2"))
+    lines = _inspected(_artifact("a.tflite", Precision.FP32), signed)
+    assert "  author             [b]Some Body" in lines
+    assert "  model version      2" in lines
+    assert not [line for line in lines if "licence" in line]
+
+
+def test_a_forecast_is_called_one_and_names_its_sources() -> None:
+    def row(operator: str, placement: Placement, source: str) -> ForecastOperations:
+        return ForecastOperations(
+            operator=operator, count=3, placement=placement, reason=f"why {operator}", source=source
+        )
+
+    forecast = NeuralEngineForecast(
+        operations=(
+            row("conv", Placement.NEURAL_ENGINE, "https://a.example"),
+            row("exp", Placement.ELSEWHERE, "https://b.example"),
+            row("relu", Placement.NEURAL_ENGINE, "https://a.example"),
+            row("odd", Placement.UNKNOWN, ""),
+        ),
+        resident_operation_fraction=0.5,
+        resident_mac_fraction=0.999,
+        transitions=1,
+        first_elsewhere="exp 'e'",
+        notes=("something else",),
+    )
+    artifact = _artifact("a.mlpackage", Precision.FP16)
+    lines = _inspected(artifact, dataclasses.replace(FACTS, neural_engine_forecast=forecast))
+    told = lines[len(_inspected(artifact)) :]
+    assert told[0] == "forecast for the Neural Engine, from published statements; no device was asked"
+    assert told[1:6] == [
+        "  operations there   50.0%",
+        "  MACs there         99.9%",
+        "  transitions        1 tensor copied between it and other engines",
+        "  first elsewhere    exp 'e'",
+        "  note               something else",
+    ]
+    assert [line.split() for line in told[8:12]] == [
+        ["conv", "3", "neural", "engine", "why", "conv", "[1]"],
+        ["exp", "3", "elsewhere", "why", "exp", "[2]"],
+        ["relu", "3", "neural", "engine", "why", "relu", "[1]"],
+        ["odd", "3", "unknown", "why", "odd", listing.ABSENT],
+    ]
+    assert told[12:] == ["  [1]                https://a.example", "  [2]                https://b.example"]
+    everywhere = dataclasses.replace(forecast, first_elsewhere=None)
+    told = _inspected(artifact, dataclasses.replace(FACTS, neural_engine_forecast=everywhere))
+    assert "  first elsewhere    none" in told
 
 
 def test_what_a_file_does_with_its_integers() -> None:

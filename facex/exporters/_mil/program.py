@@ -83,13 +83,14 @@ class Program:
     colours: Mapping[str, str]
 
 
-def parse(spec: Any, weights: Path, function: str = "main") -> Program:
+def parse(spec: Any, weights: Path, function: str = "main", *, executable: bool = True) -> Program:
     """Read one function of a model.
 
     Args:
         spec: `Model` of Core ML's Model.proto, of type mlProgram.
         weights: folder of the weight files that it names.
         function: which.
+        executable: whether it must be; otherwise an operation that holds programs of its own is given without them.
 
     Raises:
         ArtifactError: it holds no such function, a value of a kind that is not known, or names weights that are not
@@ -105,7 +106,7 @@ def parse(spec: Any, weights: Path, function: str = "main") -> Program:
     return Program(
         function=function,
         inputs={i.name: _type(i.type, i.name) for i in main.inputs},
-        operations=tuple(_operation(op, files) for op in block.operations),
+        operations=tuple(_operation(op, files, executable) for op in block.operations),
         outputs=tuple(block.outputs),
         colours=_colours(spec.description, function),
     )
@@ -120,10 +121,10 @@ def _colours(description: Any, function: str) -> dict[str, str]:
     return {i.name: COLOURS[i.type.imageType.colorSpace] for i in images}
 
 
-def _operation(op: Any, files: _WeightFiles) -> Operation:
+def _operation(op: Any, files: _WeightFiles, executable: bool) -> Operation:
     name = op.attributes["name"].immediateValue.tensor.strings.values[0] if "name" in op.attributes else ""
     name = name or (op.outputs[0].name if op.outputs else "")
-    if op.blocks:
+    if op.blocks and executable:
         raise ArtifactError(f"operator '{op.type}' ('{name}') holds a program of its own, which is not executed")
     # attributes are inputs that cannot be computed: the value of a const, the tables of an older constexpr
     inputs: dict[str, tuple[str | Literal, ...]] = {

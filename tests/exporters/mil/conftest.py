@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from facex.exporters._mil import executor, program, registry
 from facex.exporters._quiet import quiet
 
+FAST = frozenset({"test_executor.py", "test_placement.py", "test_residency.py"})
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All are slow but those of the executor itself: thousands of cases, of operators that seldom change."""
+    """All are slow but those that concern no single operator: thousands of cases, of operators that seldom change."""
     for item in items:
-        saves = {"saved_model", "execute"} & set(getattr(item, "fixturenames", ()))
-        if item.path.parent == Path(__file__).parent and (saves or item.path.name != "test_executor.py"):
+        saves = {"saved_model", "written", "execute"} & set(getattr(item, "fixturenames", ()))
+        if item.path.parent == Path(__file__).parent and (saves or item.path.name not in FAST):
             item.add_marker(pytest.mark.slow)
 
 
@@ -40,8 +42,8 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], tup
 
 
 @pytest.fixture(scope="session")
-def execute(saved_model: Callable[[Any], tuple[Any, Path]]) -> Callable[..., list[NDArray[Any]]]:
-    """`execute(body, x=array, y=array)` runs a program through the saved file, and gives its outputs in order.
+def written(saved_model: Callable[[Any], tuple[Any, Path]]) -> Callable[..., tuple[Any, Path]]:
+    """`written(body, x=array, y=array)` saves a program, and gives what the file holds: its spec and weights folder.
 
     `body(mb, x, y)` gives one result or a tuple. The inputs have the arrays' types: float32, float16 or int32;
     anything else is made inside by `mb.cast`. `target` is the name of a deployment target. No pass of the converter
@@ -54,7 +56,7 @@ def execute(saved_model: Callable[[Any], tuple[Any, Path]]) -> Callable[..., lis
 
     kinds = {"float32": types.fp32, "float16": types.fp16, "int32": types.int32}
 
-    def run(body: Callable[..., Any], *, target: str = "iOS17", **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    def write(body: Callable[..., Any], *, target: str = "iOS17", **inputs: NDArray[Any]) -> tuple[Any, Path]:
         system = getattr(ct.target, target)
 
         def function(*given: Any) -> Any:
@@ -67,7 +69,17 @@ def execute(saved_model: Callable[[Any], tuple[Any, Path]]) -> Callable[..., lis
                 built, convert_to="mlprogram", minimum_deployment_target=system, skip_model_load=True,
                 compute_precision=ct.precision.FLOAT32, pass_pipeline=ct.PassPipeline.EMPTY,
             )  # fmt: skip
-        parsed = program.parse(*saved_model(model))
+        return saved_model(model)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def execute(written: Callable[..., tuple[Any, Path]]) -> Callable[..., list[NDArray[Any]]]:
+    """`execute(body, x=array, y=array)` runs a program through the saved file (see `written`): its outputs in order."""
+
+    def run(body: Callable[..., Any], *, target: str = "iOS17", **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        parsed = program.parse(*written(body, target=target, **inputs))
         found = executor.Executor(parsed)({name: executor.held(value) for name, value in inputs.items()})
         return [value.numpy() for value in found.values()]
 
