@@ -18,7 +18,7 @@ from facex.examination import Evidence, Subject, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe
-from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
+from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Fp32Ops, Precision, Size, TargetInfo, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +39,11 @@ class Step:
     file_name: str
 
 
+def audited(step: Step, recipe: Recipe) -> bool:
+    """Whether photographs decide which operations of a file stay in single precision."""
+    return recipe.fp32_ops is Fp32Ops.AUTO and step.precision in exporters.info(step.target).half_compute
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run will write, in order. `str()` is for people."""
@@ -51,13 +56,17 @@ class Plan:
         """The targets, each once, in order."""
         return tuple(dict.fromkeys(step.target for step in self.steps))
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration photographs."""
+        return any(step.precision in CALIBRATED or audited(step, self.recipe) for step in self.steps)
+
     def __str__(self) -> str:
         recipe = self.recipe
         lines = [f"{recipe.checkpoint or 'the bundled detector'} -> {recipe.out}"]
         lines += [f"  {s.file_name}  ({s.target}, {s.precision}, {s.size}, {recipe.head} head)" for s in self.steps]
         rendered = "photographs that facex renders" if recipe.checkpoint is None else None
-        needed = any(step.precision in CALIBRATED for step in self.steps)
-        lines.append(f"  calibration: {recipe.calib or (rendered if needed else None) or 'none needed'}")
+        lines.append(f"  calibration: {recipe.calib or (rendered if self.calibrated else None) or 'none needed'}")
         lines.append(f"  parity: {recipe.images or rendered or 'skipped, no --images'}")
         return "\n".join(lines)
 
@@ -104,7 +113,24 @@ def plan(recipe: Recipe) -> Plan:
             f"{calibrated[0].target} {calibrated[0].precision} needs calibration photographs",
             hint="add --calib FOLDER, with photographs like those the app will see",
         )
+    _check_fp32_ops(recipe, steps)
     return Plan(recipe=recipe, steps=tuple(steps))
+
+
+def _check_fp32_ops(recipe: Recipe, steps: Sequence[Step]) -> None:
+    if recipe.fp32_ops is Fp32Ops.NONE:
+        return
+    if not any(audited(step, recipe) for step in steps):
+        halves = [f"--target {n} --precision {p}" for n in exporters.names() for p in exporters.info(n).half_compute]
+        raise UsageError(
+            f"--fp32-ops {recipe.fp32_ops}: none of these files computes in half precision",
+            hint=f"leave it out, or add one that does: {', '.join(halves)}",
+        )
+    if recipe.calib is None and recipe.checkpoint is not None:
+        raise UsageError(
+            f"--fp32-ops {recipe.fp32_ops} needs calibration photographs, to see how far values go",
+            hint="add --calib FOLDER, with photographs like those the app will see",
+        )
 
 
 def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
@@ -164,8 +190,8 @@ def _completed(planned: Plan, clock: Clock) -> Plan:
 
     workspace.check(planned.recipe.out)
     _require(planned)
-    calibrated = any(step.precision in CALIBRATED for step in planned.steps)
-    return dataclasses.replace(planned, recipe=bundled.completed(planned.recipe, clock, calibrated=calibrated))
+    recipe = bundled.completed(planned.recipe, clock, calibrated=planned.calibrated)
+    return dataclasses.replace(planned, recipe=recipe)
 
 
 def _require(planned: Plan) -> None:
@@ -185,9 +211,8 @@ def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph]]:
     for size in recipe.sizes:
         detector.check_size(size, loaded.contract)
     images = photographs.find(recipe.images, option="--images") if recipe.images else []
-    needs_calibration = any(step.precision in CALIBRATED for step in planned.steps)
     found = photographs.find(recipe.calib, option="--calib") if recipe.calib else []
-    calib = found if needs_calibration else []
+    calib = found if planned.calibrated else []
     refuse_overlap([p.sha256 for p in calib], images)
     truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
     _require(planned)
@@ -267,7 +292,7 @@ def _export_size(
     work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], size: Size, clock: Clock
 ) -> tuple[dict[Step, Subject], Calibration | None]:
     """Pivot, quantization plan, and every artifact of one input size."""
-    from facex import quantizing
+    from facex import auditing, quantizing
     from facex.exporters import _pivot
 
     recipe = planned.recipe
@@ -292,6 +317,9 @@ def _export_size(
     quantized = quantizing.quantize(calibrated, recipe, evidence, calib, clock) if calibrated else None
     written = {}
     for step, job in jobs.items():
+        if audited(step, recipe):
+            found = auditing.fp32_ops(step.target, job, calib, threads=recipe.threads, clock=clock)
+            job = dataclasses.replace(job, fp32_ops=found)
         written[step] = _written(step, job, clock)
         if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)

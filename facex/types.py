@@ -45,6 +45,13 @@ class Effort(_Word):
     BEST = "best"
 
 
+class Fp32Ops(_Word):
+    """Operations of a half-precision trunk to keep in single precision: none, or those that photographs endanger."""
+
+    NONE = "none"
+    AUTO = "auto"
+
+
 class Head(_Word):
     """What an artifact returns: decoded boxes in input pixels, or the network's own tensors."""
 
@@ -424,6 +431,7 @@ class TargetInfo:
         channels_last: whether the file's `image` is [1, H, W, 3]; otherwise [1, 3, H, W].
         image_dtype: dtype of the file's `image`.
         oldest_deployment: precision -> the oldest deployment target that can load it, where not every one can.
+        half_compute: those that compute in half precision, of which operations can be kept in single precision.
     """
 
     name: str
@@ -436,6 +444,7 @@ class TargetInfo:
     channels_last: bool
     image_dtype: str
     oldest_deployment: Mapping[Precision, str] = field(default_factory=dict)
+    half_compute: tuple[Precision, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

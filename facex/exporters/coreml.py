@@ -11,7 +11,7 @@ import json
 import platform
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from facex.types import FileFacts, Precision, Runtime, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._mil.halves import Seen
     from facex.exporters._mil.session import ExecutorSession
     from facex.types import FloatArray
 
@@ -39,6 +40,7 @@ INFO = TargetInfo(
     channels_last=False,
     image_dtype="image",
     oldest_deployment={Precision.W8: "iOS16", Precision.P6: "iOS16"},
+    half_compute=(Precision.FP16, Precision.W8, Precision.P6),
 )
 
 COMPUTE_UNITS = {
@@ -80,7 +82,7 @@ def export(job: Job) -> None:
         import coremltools as ct
     import torch
 
-    from facex.exporters import _pivot
+    from facex.exporters import _halves, _pivot
     from facex.exporters._rewrites import ImageModel, output_names
 
     shape = (1, 3, job.size.height, job.size.width)
@@ -95,7 +97,7 @@ def export(job: Job) -> None:
             outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.head)],
             convert_to="mlprogram",
             minimum_deployment_target=getattr(ct.target, job.options.deployment_target),
-            compute_precision=_compute_precision(ct, job.precision),
+            compute_precision=_compute_precision(ct, job),
             skip_model_load=True,
             pass_pipeline=_passes(ct, job.options.deployment_target),
         )
@@ -104,7 +106,7 @@ def export(job: Job) -> None:
         if job.precision in PALETTE_BITS:
             model = _palettized_weights(ct, model, PALETTE_BITS[job.precision])
         _refuse_newer(model, ct, job)
-        _describe_model(model, _pivot.metadata(job.detector, job.head))
+        _describe_model(model, _pivot.metadata(job.detector, job.head) | _halves.told(job.fp32_ops))
         model.save(str(job.path))
     _finish(job.path)
 
@@ -160,10 +162,12 @@ def _halves(value: Any) -> bool:
         return bool((value.astype(np.float16).astype(np.float32) == value).all())
 
 
-def _compute_precision(ct: Any, precision: Precision) -> Any:
-    if precision is Precision.FP32:
+def _compute_precision(ct: Any, job: Job) -> Any:
+    from facex.exporters import _halves
+
+    if job.precision is Precision.FP32:
         return ct.precision.FLOAT32
-    return ct.transform.FP16ComputePrecision(op_selector=_trunk_selector())
+    return ct.transform.FP16ComputePrecision(op_selector=_halves.selector(_trunk_selector(), job.fp32_ops))
 
 
 def _trunk_selector() -> Callable[[Any], bool]:
@@ -395,6 +399,22 @@ class CoreMLSession:
     def invoke(self) -> None:
         """Run again on the last input."""
         self._model.predict(self._feed)
+
+
+def halves(path: Path, images: Iterable[NDArray[np.uint8]], *, threads: int) -> tuple[Seen, ...]:
+    """What half precision would do to every value of a package in single precision; see `exporters`.
+
+    Raises:
+        ArtifactError: it is not a sound ML program, or is in half precision already.
+        UnsupportedOperatorError: it has an operator that facex does not execute.
+        MissingExtraError: coremltools is not installed.
+    """
+    spec, weights = _load_package(path)
+    from facex.exporters._mil import program, ranges, session
+
+    found = program.parse(spec, weights)
+    with session.threads_of_torch(threads):
+        return ranges.observe(found, (session.fed(image, found.colours) for image in images), MAC_OPERATORS)
 
 
 def open_session(path: Path, *, threads: int) -> ExecutorSession:

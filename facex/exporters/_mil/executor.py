@@ -75,6 +75,11 @@ class Executor:
         uses = _last_uses(waiting, program.outputs)
         self._steps = [self._step(op, uses.get(i, ())) for i, op in enumerate(waiting)]
 
+    @property
+    def constants(self) -> Mapping[str, Value]:
+        """What depends on no input, by name."""
+        return self._constants
+
     def __call__(
         self, inputs: Mapping[str, Tensor], watch: Callable[[str, Tensor], None] | None = None
     ) -> dict[str, Tensor]:
