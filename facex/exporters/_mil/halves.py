@@ -19,7 +19,8 @@ LOST = 2.0**-25
 """The largest magnitude that becomes zero: half of the smallest subnormal one, and ties go to even."""
 
 HEADROOM = 4.0
-"""How much further values may go in other photographs: one photograph alone shows at least a quarter of what 24 do."""
+"""How much further values may go in other photographs. Of two public detectors, no result went further than 1.75 times
+as far in 104 photographs as in 24 others of the same set; photographs of another kind are given as much again."""
 
 ERROR_LIMIT = 2.0**-9
 """Of a channel's error (RMS, relative). Normal values cannot give more than 2^-11, and no channel of three healthy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from facex.errors import ArtifactError
-from facex.exporters._mil.executor import Executor
+from facex.exporters._mil.executor import Executor, held
 from facex.exporters._mil.halves import ERROR_LIMIT, LARGEST, LOST, SMALLEST_NORMAL, Seen
 from facex.exporters._mil.program import Literal, Operation, Program, TensorType
 from facex.exporters._mil.registry import Value
@@ -90,7 +90,7 @@ class _Statistics:
 
     def add(self, value: Tensor, *, axis: int | None) -> None:
         """Take in a value."""
-        size = value.abs().nan_to_num(nan=torch.inf)
+        size = torch.where(value.isnan(), torch.inf, value.abs())
         self.largest = max(self.largest, float(size.max())) if size.numel() else self.largest
         self.values += size.numel()
         self.nonzero += int((size != 0).sum())
@@ -154,30 +154,41 @@ def _constants(
             continue
         reads = frozenset(name for name in _names(operation) if name not in known)
         for parameter, given in operation.inputs.items():
-            values = [known[v] for v in given if isinstance(v, str) and v in known]
-            real = [v for v in values if not isinstance(v, str) and v.dtype.is_floating_point]
+            values = [_value(v, known) for v in given]
+            real = [v for v in values if v is not None and v.dtype.is_floating_point]
             if not real:
                 continue
             statistics = _Statistics()
             for value in real:
-                # by output channel of a convolution; a bias is small or large beside the other channels' for a reason
-                statistics.add(value, axis=0 if value.ndim == 4 else None)
+                statistics.add(value, axis=0 if value.ndim == 4 else None)  # output channels of a convolution
             suspect = statistics.largest <= LARGEST and statistics.error > ERROR_LIMIT
             rounded = _alone(operation, parameter, known, types) if suspect else None
             yield _Constant(operation=operation, parameter=parameter, statistics=statistics, reads=reads,
                             rounded=rounded, effect=_Statistics())  # fmt: skip
 
 
+def _value(given: str | Literal, known: Constants) -> Tensor | None:
+    """What an operation is given, where that is a constant and no text."""
+    if isinstance(given, Literal):
+        return None if isinstance(given.value, str) else held(given.value)
+    found = known.get(given)
+    return None if isinstance(found, str) else found
+
+
+def _text(name: str, known: Constants) -> str | Literal:
+    found = known.get(name)
+    return Literal(type=TensorType(dtype="string", shape=()), value=found) if isinstance(found, str) else name
+
+
 def _alone(operation: Operation, parameter: str, known: Constants, types: Mapping[str, TensorType]) -> Executor:
     """A program of one operation, one of whose constants is rounded to half precision."""
 
     def given(key: str, name: str | Literal) -> str | Literal:
-        if isinstance(name, Literal) or name not in known:
-            return name
-        value: Any = known[name]
-        if not isinstance(value, str):
-            value = (value.half().float() if key == parameter and value.dtype.is_floating_point else value).numpy()
-        return Literal(type=TensorType(dtype="constant", shape=()), value=value)
+        value: Any = _value(name, known)
+        if value is None:
+            return name if isinstance(name, Literal) else _text(name, known)
+        rounded = value.half().float() if key == parameter and value.dtype.is_floating_point else value
+        return Literal(type=TensorType(dtype="constant", shape=()), value=rounded.numpy())
 
     inputs = {key: tuple(given(key, v) for v in values) for key, values in operation.inputs.items()}
     return Executor(

@@ -16,10 +16,11 @@ from facex.exporters._quiet import quiet
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All are slow but those of the executor itself: thousands of cases, of operators that seldom change."""
+    """All are slow but those of what is around the operators: thousands of cases, of operators that seldom change."""
+    quick = {"test_executor.py", "test_halves.py", "test_ranges.py"}
     for item in items:
         saves = {"saved_model", "execute"} & set(getattr(item, "fixturenames", ()))
-        if item.path.parent == Path(__file__).parent and (saves or item.path.name != "test_executor.py"):
+        if item.path.parent == Path(__file__).parent and (saves or item.path.name not in quick):
             item.add_marker(pytest.mark.slow)
 
 
