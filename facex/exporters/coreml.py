@@ -82,7 +82,7 @@ def export(job: Job) -> None:
         import coremltools as ct
     import torch
 
-    from facex.exporters import _halves, _pivot
+    from facex.exporters import _kept, _pivot
     from facex.exporters._rewrites import ImageModel, output_names
 
     shape = (1, 3, job.size.height, job.size.width)
@@ -106,7 +106,7 @@ def export(job: Job) -> None:
         if job.precision in PALETTE_BITS:
             model = _palettized_weights(ct, model, PALETTE_BITS[job.precision])
         _refuse_newer(model, ct, job)
-        _describe_model(model, _pivot.metadata(job.detector, job.head) | _halves.told(job.fp32_ops))
+        _describe_model(model, _pivot.metadata(job.detector, job.head) | _kept.told(job.fp32_ops))
         model.save(str(job.path))
     _finish(job.path)
 
@@ -163,11 +163,11 @@ def _halves(value: Any) -> bool:
 
 
 def _compute_precision(ct: Any, job: Job) -> Any:
-    from facex.exporters import _halves
+    from facex.exporters import _kept
 
     if job.precision is Precision.FP32:
         return ct.precision.FLOAT32
-    return ct.transform.FP16ComputePrecision(op_selector=_halves.selector(_trunk_selector(), job.fp32_ops))
+    return ct.transform.FP16ComputePrecision(op_selector=_kept.selector(_trunk_selector(), job.fp32_ops))
 
 
 def _trunk_selector() -> Callable[[Any], bool]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from facex.errors import BackendError
-from facex.exporters import EVERY, _halves, coreml
+from facex.exporters import EVERY, _kept, coreml
 from facex.exporters._mil import program, ranges
 from facex.exporters._mil.program import Operation, Program
 from facex.types import Head, Precision
@@ -27,25 +27,25 @@ def _block(*names: str) -> list[Any]:
 
 
 def test_kept_operations_are_not_selected_and_the_trunk_is() -> None:
-    selected = _halves.selector(lambda operation: operation.name != "head", frozenset({"input_9", "op_764"}))
+    selected = _kept.selector(lambda operation: operation.name != "head", frozenset({"input_9", "op_764"}))
     operations = _block("input.9", "input_7", "764", "head")
     assert [selected(operation) for operation in operations] == [False, True, False, False]
 
 
 def test_an_operation_that_is_not_there_is_an_error_not_silence() -> None:
-    selected = _halves.selector(lambda operation: True, frozenset({"input_9", "input_8"}))
+    selected = _kept.selector(lambda operation: True, frozenset({"input_9", "input_8"}))
     with pytest.raises(BackendError, match="no operation 'input_8'"):
         selected(_block("input.9")[0])
 
 
 def test_every_operation_can_be_kept() -> None:
-    selected = _halves.selector(lambda operation: True, EVERY)
+    selected = _kept.selector(lambda operation: True, EVERY)
     assert not any(map(selected, _block("a", "b")))
 
 
 def test_kept_operations_are_told_in_order() -> None:
-    assert _halves.told(frozenset({"b", "a"})) == {"facex.fp32_ops": "a, b"}
-    assert _halves.told(frozenset()) == {}
+    assert _kept.told(frozenset({"b", "a"})) == {"facex.fp32_ops": "a, b"}
+    assert _kept.told(frozenset()) == {}
 
 
 @pytest.fixture(scope="module")
