@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from facex import exporters
+from facex import exporters, manifest
+from facex.manifest import Calibration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,22 @@ def _tell(name: str, seen: Sequence[Seen], photographs: int, progress: Progress)
     progress.say(f"{name}: {len(kept)} operations stay in float32: {', '.join(kept)}")
     for one in halves.endangered(seen):
         progress.say(f"  {one.operator} '{one.name}': {one.risk}")
+
+
+def record(calib: Sequence[Photograph], seed: int) -> Calibration:
+    """The photographs of an audit, for the manifest of a run that has no other use for them."""
+    sums = [p.sha256 for p in spaced(calib, PHOTOGRAPHS)]
+    return Calibration(
+        count=len(sums),
+        digest=manifest.digest_of(sums),
+        method="ranges for --fp32-ops",
+        effort=None,
+        seed=seed,
+        photographs_with_faces=None,
+        near_duplicates=None,
+        stability=None,
+        sha256=tuple(sorted(set(sums))),
+    )
 
 
 def spaced(photographs: Sequence[Photograph], count: int) -> list[Photograph]:

@@ -323,7 +323,8 @@ def _export_size(
         written[step] = _written(step, job, clock)
         if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
-    return written, quantized.record if quantized else None
+    seen = auditing.record(calib, recipe.seed) if any(audited(step, recipe) for step in steps) else None
+    return written, quantized.record if quantized else seen
 
 
 def _written(step: Step, job: exporters.Job, clock: Clock) -> Subject:

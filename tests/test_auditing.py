@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import facex
-from facex import pipeline
+from facex import manifest, pipeline
 from facex.errors import EXIT_INPUT, EXIT_PARITY, PhotographError, UsageError
 from facex.exporters import coreml
 from facex.recipe import Recipe
@@ -80,7 +80,7 @@ def test_what_half_precision_breaks_is_named_and_kept(
 
 
 @pytest.mark.slow
-def test_a_healthy_detector_gives_the_same_bytes_as_without(export, seeded_checkpoint, tmp_path, content):
+def test_a_healthy_detector_gives_the_same_bytes_as_without(export, seeded_checkpoint, tmp_path, calib_dir, content):
     plain = export(seeded_checkpoint, "plain")
     audited = export(seeded_checkpoint, "audited", "--fp32-ops", "auto")
     assert plain.code == audited.code == 0, plain.out
@@ -89,6 +89,11 @@ def test_a_healthy_detector_gives_the_same_bytes_as_without(export, seeded_check
     packages = [tmp_path / out / name for out in ("plain", "audited")]
     assert content(packages[0]) == content(packages[1])
     assert "facex.fp32_ops" not in coreml.describe(packages[1]).metadata
+    used = manifest.load(tmp_path / "audited" / "manifest.json").calibration
+    assert used is not None
+    assert (used.count, used.effort) == (4, None)
+    assert set(used.sha256) == {manifest.sha256_of(path) for path in calib_dir.iterdir()}
+    assert manifest.load(tmp_path / "plain" / "manifest.json").calibration is None
 
 
 def test_photographs_for_parity_are_not_those_of_the_audit(seeded_checkpoint, photo_dir, tmp_path):
