@@ -23,8 +23,8 @@ HEADROOM = 4.0
 as far in 104 photographs as in 24 others of the same set; photographs of another kind are given as much again."""
 
 ERROR_LIMIT = 2.0**-9
-"""Of a channel's error (RMS, relative). Normal values cannot give more than 2^-11, and no channel of three healthy
-detectors gives more than 0.72 of that; at 2^-9 two more of the eleven bits are lost."""
+"""Of a channel's error (RMS, relative). Normal values cannot give more than 2^-11, and no result of three healthy
+detectors has a channel that gives more than 0.72 of that; at 2^-9 two more of the eleven bits are lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
