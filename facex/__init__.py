@@ -42,10 +42,11 @@ def export(
         sizes: `HEIGHTxWIDTH`, pixels.
         out: folder for what passed.
         progress: shown what is going on.
-        **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`, `images`,
-            `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`, `license`, `model_version`,
-            `max_size_mb`, `max_latency_ms`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those of the contract,
-            `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
+        **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
+            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`, `license`,
+            `model_version`, `max_size_mb`, `max_latency_ms`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those
+            of the contract, `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`,
+            as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -138,7 +139,9 @@ class _Options:
     """Keyword options of the functions above, as the recipe wants them; what is left over is unknown."""
 
     PLAIN = {  # noqa: RUF012 - a constant
-        "export": ("calib", "int8_effort", "int8_steps", "seed", "images", "ground_truth", "head", "threads"),
+        "export": (
+            *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
+        ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime"),
         "bench": ("precision", "threads", "warmup", "runs", "runtime"),
     }
@@ -212,9 +215,9 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Effort, Head, Precision, Runtime
+        from facex.types import Effort, Fp32Ops, Head, Precision, Runtime
 
-        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort, "runtime": Runtime}
+        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort, "runtime": Runtime, "fp32_ops": Fp32Ops}
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:
             value = self._left.pop(name, None)

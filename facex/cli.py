@@ -41,6 +41,7 @@ from facex.types import (
     Effort,
     ExportOptions,
     FileFacts,
+    Fp32Ops,
     Head,
     KernelFacts,
     Precision,
@@ -177,6 +178,13 @@ runtimes_option = click.option(
     help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some; repeatable, "
     "to hold Core ML against the executor too.",
 )
+photographs_option = click.option(
+    "--photographs",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="How many of them, evenly spaced over the folder.",
+)
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(list(map(str, Runtime))),
@@ -295,7 +303,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @click.option(
     "--calib",
     type=PATH,
-    help="Folder of calibration photographs, with faces, unlabelled: w8a8 needs them, w8, p6 and p4 gain by them.",
+    help="Folder of calibration photographs, with faces, unlabelled. w8a8 and --fp32-ops need them; w8, p6 and p4 gain.",
 )
 @click.option(
     "--int8-effort",
@@ -314,6 +322,13 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     help="Steps of learning with --int8-effort best.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is random in calibration.")
+@click.option(
+    "--fp32-ops",
+    type=click.Choice(list(map(str, Fp32Ops))),
+    default=str(Fp32Ops.NONE),
+    show_default=True,
+    help="Of half-precision Core ML files, keep in float32 what overflows or underflows in --calib photographs (auto).",
+)
 @evidence_options
 @contract_options
 @budget_options
@@ -358,6 +373,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
         sizes=tuple(values.pop("sizes")),
         head=Head(values.pop("head")),
         effort=Effort(values.pop("effort")),
+        fp32_ops=Fp32Ops(values.pop("fp32_ops")),
         contract=_contract(values),
         limits=_limits(values),
         budget=_budget(values),
@@ -515,13 +531,7 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 @cli.command("debug-int8")
 @click.argument("artifact", type=PATH)
 @click.option("--images", type=PATH, required=True, help="Folder of photographs to run.")
-@click.option(
-    "--photographs",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="How many of them, evenly spaced over the folder.",
-)
+@photographs_option
 @click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table.")
 @limit_option
 @threads_option
@@ -551,6 +561,38 @@ def debug_int8(artifact: Path, top: int, as_json: bool, **values: Any) -> int:
             listing.debugged(found, top, _console())
     found.refuse_unread()
     return code
+
+
+@cli.command("debug-fp16")
+@click.argument("artifact", type=PATH)
+@click.option("--images", type=PATH, required=True, help="Folder of photographs to run.")
+@photographs_option
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table.")
+@threads_option
+@json_option
+def debug_fp16(artifact: Path, top: int, as_json: bool, **values: Any) -> int:
+    """Show what half precision would do to every value of ARTIFACT, a Core ML file in single precision (fp32).
+
+    Only single precision shows how far values go, so give the fp32 file of the same export. What is at risk is what
+    export --fp32-ops auto would keep in float32; it is no failure, and the exit code is 0.
+
+    \b
+    Examples:
+      facex debug-fp16 build/model_640x640_fp32.mlpackage --images photos/
+      facex debug-fp16 build/model_640x640_fp32.mlpackage --images photos/ --photographs 64 --top 40
+    """  # noqa: D301 - click wants the character itself
+    from facex import debugging_fp16
+
+    with _progress() as progress:
+        found = debugging_fp16.debug(artifact, progress=progress, **values)
+    with _printing():
+        if as_json:
+            click.echo(_json(found.plain(), 0), nl=False)
+        else:
+            from facex.report import listing
+
+            listing.audited(found, top, _console())
+    return 0
 
 
 @cli.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facex import manifest
+from facex.auditing import spaced
 from facex.checking import Opened, find
 from facex.errors import ArtifactError, UsageError
 from facex.progress import Clock, Progress
@@ -120,12 +121,6 @@ def debug(
         insight=_insight(opened, chosen, threads, clock) if opened.subject.target == READABLE else None,
         findings=findings,
     )
-
-
-def spaced(photographs: Sequence[Photograph], count: int) -> list[Photograph]:
-    """At most `count` of them, evenly spaced over the folder, in order."""
-    count = min(count, len(photographs))
-    return [photographs[i * len(photographs) // count] for i in range(count)]
 
 
 def _insight(opened: Opened, photographs: Sequence[Photograph], threads: int, clock: Clock) -> Insight:

@@ -94,10 +94,10 @@ class Calibration:
         count: how many.
         digest: `digest_of` their SHA-256 sums.
         method: how the ranges were estimated.
-        effort: `minmax`, `fast` or `best`, see `facex.types.Effort`.
+        effort: `minmax`, `fast` or `best`, see `facex.types.Effort`; None when nothing was quantized.
         seed: of every random choice.
         photographs_with_faces: those in which the reference finds a face; None when nobody looked.
-        near_duplicates: photographs that look like an earlier one.
+        near_duplicates: photographs that look like an earlier one; None when nobody looked.
         stability: of the ranges; None when it was not measured.
         sha256: their SHA-256 sums, sorted: parity is never measured on one of them, now or later.
     """
@@ -105,10 +105,10 @@ class Calibration:
     count: int
     digest: str
     method: str
-    effort: str
+    effort: str | None
     seed: int
     photographs_with_faces: int | None
-    near_duplicates: int
+    near_duplicates: int | None
     stability: Stability | None
     sha256: tuple[str, ...] = ()
 

@@ -19,7 +19,7 @@ from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe
 from facex.runs import Subject
-from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Precision, Size, TargetInfo, Verdict
+from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Fp32Ops, Precision, Size, TargetInfo, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +43,11 @@ class Step:
     file_name: str
 
 
+def audited(step: Step, recipe: Recipe) -> bool:
+    """Whether photographs decide which operations of a file stay in single precision."""
+    return recipe.fp32_ops is Fp32Ops.AUTO and step.precision in exporters.info(step.target).half_compute
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run will write, in order. `str()` is for people."""
@@ -55,12 +60,17 @@ class Plan:
         """The targets, each once, in order."""
         return tuple(dict.fromkeys(step.target for step in self.steps))
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether calibration photographs, where there are any, decide something."""
+        return any(step.precision in CALIBRATED | ROUNDED or audited(step, self.recipe) for step in self.steps)
+
     def __str__(self) -> str:
         recipe = self.recipe
         lines = [f"{recipe.checkpoint or 'the bundled detector'} -> {recipe.out}"]
         lines += [f"  {s.file_name}  ({s.target}, {s.precision}, {s.size}, {recipe.head} head)" for s in self.steps]
         rendered = "photographs that facex renders" if recipe.checkpoint is None else None
-        lines.append(f"  calibration: {(recipe.calib or rendered) if _uses_calibration(self) else 'none needed'}")
+        lines.append(f"  calibration: {recipe.calib or (rendered if self.calibrated else None) or 'none needed'}")
         lines.append(f"  parity: {recipe.images or rendered or 'skipped, no --images'}")
         return "\n".join(lines)
 
@@ -107,7 +117,24 @@ def plan(recipe: Recipe) -> Plan:
             f"{calibrated[0].target} {calibrated[0].precision} needs calibration photographs",
             hint="add --calib FOLDER, with photographs like those the app will see",
         )
+    _check_fp32_ops(recipe, steps)
     return Plan(recipe=recipe, steps=tuple(steps))
+
+
+def _check_fp32_ops(recipe: Recipe, steps: Sequence[Step]) -> None:
+    if recipe.fp32_ops is Fp32Ops.NONE:
+        return
+    if not any(audited(step, recipe) for step in steps):
+        halves = [f"--target {n} --precision {p}" for n in exporters.names() for p in exporters.info(n).half_compute]
+        raise UsageError(
+            f"--fp32-ops {recipe.fp32_ops}: none of these files computes in half precision",
+            hint=f"leave it out, or add one that does: {', '.join(halves)}",
+        )
+    if recipe.calib is None and recipe.checkpoint is not None:
+        raise UsageError(
+            f"--fp32-ops {recipe.fp32_ops} needs calibration photographs, to see how far values go",
+            hint="add --calib FOLDER, with photographs like those the app will see",
+        )
 
 
 def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
@@ -129,10 +156,6 @@ def _precisions(recipe: Recipe, target: TargetInfo) -> list[Precision]:
     # with nothing at hand, everything is shown
     default = (target.shown or target.precisions) if recipe.checkpoint is None else target.precisions[:1]
     return list(dict.fromkeys(asked or default))
-
-
-def _uses_calibration(planned: Plan) -> bool:
-    return any(step.precision in CALIBRATED | ROUNDED for step in planned.steps)
 
 
 def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Result:
@@ -171,7 +194,7 @@ def _completed(planned: Plan, clock: Clock) -> Plan:
 
     workspace.check(planned.recipe.out)
     _require(planned)
-    recipe = bundled.completed(planned.recipe, clock, calibrated=_uses_calibration(planned))
+    recipe = bundled.completed(planned.recipe, clock, calibrated=planned.calibrated)
     return dataclasses.replace(planned, recipe=recipe)
 
 
@@ -193,7 +216,7 @@ def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph]]:
         detector.check_size(size, loaded.contract)
     images = photographs.find(recipe.images, option="--images") if recipe.images else []
     found = photographs.find(recipe.calib, option="--calib") if recipe.calib else []
-    calib = found if _uses_calibration(planned) else []
+    calib = found if planned.calibrated else []
     refuse_overlap([p.sha256 for p in calib], images)
     truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
     _require(planned)
@@ -273,7 +296,7 @@ def _export_size(
     work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], size: Size, clock: Clock
 ) -> tuple[dict[Step, Subject], Calibration | None]:
     """Pivot, quantization plan, and every artifact of one input size."""
-    from facex import quantizing
+    from facex import auditing, quantizing
     from facex.exporters import _pivot
 
     recipe = planned.recipe
@@ -301,10 +324,14 @@ def _export_size(
         jobs = {s: dataclasses.replace(j, crops=quantized.crops) for s, j in jobs.items()}
     written = {}
     for step, job in jobs.items():
+        if audited(step, recipe):
+            found = auditing.fp32_ops(step.target, job, calib, threads=recipe.threads, clock=clock)
+            job = dataclasses.replace(job, fp32_ops=found)
         written[step] = _written(step, job, clock)
         if job.qdq and quantized and quantized.integer_qdq:
             quantizing.tell_cost(step.target, job, quantized.integer_qdq, recipe.threads, clock)
-    return written, quantized.record if quantized else None
+    seen = auditing.record(calib, recipe.seed) if any(audited(step, recipe) for step in steps) else None
+    return written, quantized.record if quantized else seen
 
 
 def _written(step: Step, job: exporters.Job, clock: Clock) -> Subject:

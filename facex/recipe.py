@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facex.errors import UsageError
-from facex.types import ContractOptions, Credits, Effort, ExportOptions, Head, Limit, Precision, Runtime, Size
+from facex.types import ContractOptions, Credits, Effort, ExportOptions, Fp32Ops, Head, Limit, Precision, Runtime, Size
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 OPSETS = range(13, 21)
@@ -60,6 +60,7 @@ class Recipe:
         effort: how hard calibration tries.
         steps: of learning, with `Effort.BEST`.
         seed: of everything random in calibration.
+        fp32_ops: what half-precision files keep in single precision.
         images: folder of photographs for parity, or None.
         ground_truth: `gt.json` for average precision, or None.
         out: folder that receives what passed.
@@ -78,6 +79,7 @@ class Recipe:
     effort: Effort = DEFAULT_EFFORT
     steps: int = DEFAULT_STEPS
     seed: int = 0
+    fp32_ops: Fp32Ops = Fp32Ops.NONE
     images: Path | None = None
     ground_truth: Path | None = None
     out: Path = Path("build")

@@ -46,6 +46,13 @@ class Effort(_Word):
     BEST = "best"
 
 
+class Fp32Ops(_Word):
+    """Operations of a half-precision trunk to keep in single precision: none, or those that photographs endanger."""
+
+    NONE = "none"
+    AUTO = "auto"
+
+
 class Head(_Word):
     """What an artifact returns: decoded boxes in input pixels, or the network's own tensors."""
 
@@ -510,6 +517,7 @@ class TargetInfo:
         image_dtype: dtype of the file's `image`.
         oldest_deployment: precision -> the oldest deployment target that can load it, where not every one can.
         shown: what is written when nothing is asked for, not even a checkpoint; empty: all of `precisions`.
+        half_compute: those that compute in half precision, of which operations can be kept in single precision.
     """
 
     name: str
@@ -523,6 +531,7 @@ class TargetInfo:
     image_dtype: str
     oldest_deployment: Mapping[Precision, str] = field(default_factory=dict)
     shown: tuple[Precision, ...] = ()
+    half_compute: tuple[Precision, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,17 @@ def test_the_examples_of_the_help_are_understood(run_facex: Run) -> None:
 def test_help_lists_the_commands_and_the_exit_codes(run_facex: Run) -> None:
     ran = run_facex("--help")
     assert ran.code == 0
-    assert COMMANDS == ["bench", "check", "debug-int8", "doctor", "export", "inspect", "render", "weights"]
+    assert COMMANDS == [
+        "bench",
+        "check",
+        "debug-fp16",
+        "debug-int8",
+        "doctor",
+        "export",
+        "inspect",
+        "render",
+        "weights",
+    ]
     for command in COMMANDS:
         assert f"\n  {command} " in ran.out
     for words in ("0 all passed", "2 usage", "3 parity", "4 budget", "5 a needed extra", "6 a backend"):

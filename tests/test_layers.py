@@ -16,7 +16,7 @@ HEAVY = {"torch", "tensorflow", "onnx", "onnxruntime", "onnxsim", "coremltools",
 LIGHT = [
     *("facex", "facex.cli", "facex.config", "facex.doctor", "facex.pipeline", "facex.recipe", "facex.types"),
     *("facex.errors", "facex.manifest", "facex.workspace", "facex.progress", "facex.exporters", "facex.device_bench"),
-    *("facex.cache", "facex.download", "facex.weights"),
+    *("facex.cache", "facex.download", "facex.weights", "facex.auditing", "facex.debugging_fp16"),
     *("facex.report.terminal", "facex.report.listing", "facex.report.progress", "facex.checking", "facex.examination"),
 ]
 

@@ -188,7 +188,7 @@ WRONG: list[tuple[tuple[Step, ...], Any]] = [
     (("calibration", "seed"), 0.5),
     (("calibration", "photographs_with_faces"), -1),
     (("calibration", "photographs_with_faces"), "all"),
-    (("calibration", "near_duplicates"), None),
+    (("calibration", "near_duplicates"), "few"),
     (("calibration", "near_duplicates"), -1),
     (("calibration", "stability"), 0.1),
     (("calibration", "stability", "median"), -0.1),

@@ -7,6 +7,7 @@ A target module offers:
     def describe(path) -> FileFacts         what the finished file says of itself, without running it
     def open_session(path, *, threads) -> Session   raises SessionUnavailableError where it cannot run
     def open_native(path, runtime) -> Session       optional: the system's own runtime, where the one above is facex's
+    def halves(path, images, *, threads) -> tuple[Seen, ...]   with INFO.half_compute: what half precision would do
     def kernels(path) -> KernelFacts        optional: runs the file to tell what its fast delegate leaves, and the time
 
 A fourth member, `describe`, is needed because inputs, integer share and minimum runtime must be read from the file that
@@ -57,6 +58,7 @@ class Job:
         pivot: the simplified float32 ONNX model with preprocessing and head inside.
         qdq: the same with the quantization plan; None when the artifact has no 8-bit activations.
         crops: float32 [n, 3, h, w], 0-255: pixels of calibration photographs to round weights by; None without any.
+        fp32_ops: names of operations to keep in single precision where others are in half; `EVERY` for all.
     """
 
     path: Path
@@ -68,6 +70,10 @@ class Job:
     qdq: Path | None
     options: ExportOptions
     crops: NDArray[np.float32] | None = None
+    fp32_ops: frozenset[str] = frozenset()
+
+
+EVERY = frozenset({"*"})
 
 
 def names() -> list[str]:

@@ -11,7 +11,7 @@ import json
 import platform
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, Tar
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._mil.halves import Seen
     from facex.exporters._mil.session import ExecutorSession
     from facex.types import FloatArray, QuantizationFacts
 
@@ -40,6 +41,7 @@ INFO = TargetInfo(
     image_dtype="image",
     oldest_deployment={Precision.W8: "iOS16", Precision.P6: "iOS16", Precision.P4: "iOS16", Precision.W8A8: "iOS17"},
     shown=(Precision.FP16, Precision.W8, Precision.P6, Precision.W8A8),
+    half_compute=(Precision.FP16, Precision.W8, Precision.P6, Precision.P4),
 )
 
 COMPUTE_UNITS = {
@@ -77,7 +79,7 @@ def export(job: Job) -> None:
     with quiet():
         import coremltools as ct
 
-    from facex.exporters import _coreml_weights, _pivot
+    from facex.exporters import _coreml_weights, _kept, _pivot
     from facex.exporters._rewrites import output_names
 
     shape = (1, 3, job.size.height, job.size.width)
@@ -92,7 +94,7 @@ def export(job: Job) -> None:
             **({} if job.precision is Precision.W8A8 else {"outputs": outputs}),
             convert_to="mlprogram",
             minimum_deployment_target=system,
-            compute_precision=_compute_precision(ct, job.precision),
+            compute_precision=_compute_precision(ct, job),
             skip_model_load=True,
             pass_pipeline=_passes(ct, str(job.options.deployment_target)),
         )
@@ -100,6 +102,7 @@ def export(job: Job) -> None:
             model = _coreml_weights.stored(model, job.precision, floats)
         _refuse_newer(model, ct, job)
         metadata = _pivot.metadata(job.detector, job.head) | _left_in_float(model.get_spec(), floats)
+        metadata |= _kept.told(job.fp32_ops)
         _describe_model(model, metadata, job.options.credits)
         model.save(str(job.path))
     _finish(job.path)
@@ -188,10 +191,12 @@ def _halves(value: Any) -> bool:
         return bool((value.astype(np.float16).astype(np.float32) == value).all())
 
 
-def _compute_precision(ct: Any, precision: Precision) -> Any:
-    if precision is Precision.FP32:
+def _compute_precision(ct: Any, job: Job) -> Any:
+    from facex.exporters import _kept
+
+    if job.precision is Precision.FP32:
         return ct.precision.FLOAT32
-    return ct.transform.FP16ComputePrecision(op_selector=_trunk_selector())
+    return ct.transform.FP16ComputePrecision(op_selector=_kept.selector(_trunk_selector(), job.fp32_ops))
 
 
 def _trunk_selector() -> Callable[[Any], bool]:
@@ -412,6 +417,22 @@ class CoreMLSession:
     def invoke(self) -> None:
         """Run again on the last input."""
         self._model.predict(self._feed)
+
+
+def halves(path: Path, images: Iterable[NDArray[np.uint8]], *, threads: int) -> tuple[Seen, ...]:
+    """What half precision would do to every value of a package in single precision; see `exporters`.
+
+    Raises:
+        ArtifactError: it is not a sound ML program, or is in half precision already.
+        UnsupportedOperatorError: it has an operator that facex does not execute.
+        MissingExtraError: coremltools is not installed.
+    """
+    spec, weights = _load_package(path)
+    from facex.exporters._mil import program, ranges, session
+
+    found = program.parse(spec, weights)
+    with session.threads_of_torch(threads):
+        return ranges.observe(found, (session.fed(image, found.colours) for image in images), MAC_OPERATORS)
 
 
 def open_session(path: Path, *, threads: int) -> ExecutorSession:

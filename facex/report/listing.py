@@ -1,4 +1,4 @@
-"""Tables of `bench`, `inspect`, `debug-int8`, `doctor` and `weights` for the terminal."""
+"""Tables of `bench`, `inspect`, `debug-int8`, `debug-fp16`, `doctor` and `weights` for the terminal."""
 
 from __future__ import annotations
 
@@ -261,6 +261,31 @@ def _insight(seen: Insight, available: int, top: int, console: Console) -> None:
 
 def _decibels(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.1f}"
+
+
+def audited(found: Any, top: int, console: Console) -> None:
+    """Print what `facex.debugging_fp16.debug` found: the most endangered values, and why some must stay in float32."""
+    _line(console, found.artifact, "bold")
+    spacing = ", evenly spaced (--photographs)" if found.photographs < found.available else ""
+    _line(console, f"{found.photographs} of {plural(found.available, 'photograph')}{spacing}")
+    columns = ("largest", "beyond", "subnormal", "lost", "error")
+    table = _table("value", "operator", *columns, right=columns)
+    worst = found.worst()
+    for one in worst[:top]:
+        shares = (one.beyond_fraction, one.subnormal_fraction, one.lost_fraction, one.error)
+        _row(table, console, one.name, one.operator, f"{one.largest:.4g}", *(f"{share:.3%}" for share in shares))
+    _print_whole(table, console)
+    shown = min(top, len(worst))
+    _line(console, f"{shown} of {plural(len(worst), 'value')}, the most endangered first (--top; --json lists all)")
+    _line(
+        console,
+        "beyond: over 65504; subnormal, lost: of those not zero; error: of the channel that rounding hurts most",
+    )
+    risks = [one for one in worst if one.risk]
+    for one in risks:
+        _line(console, f"at risk: {one.operator} {one.name}: {one.risk}", "yellow")
+    if not risks:
+        _line(console, "nothing is at risk in half precision")
 
 
 def health(found: Any, console: Console) -> None:

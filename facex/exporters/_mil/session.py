@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
     from facex.types import FloatArray
 
 UNTIMED = "executed by facex itself, whose time says nothing of Core ML's"
+
+
+def fed(image: NDArray[Any], colours: Mapping[str, str]) -> dict[str, Tensor]:
+    """What the executor takes for `image`, uint8 [1, H, W, 3], RGB, in a program of these colour layouts."""
+    order = [2, 1, 0] if colours.get("image") == "BGR" else [0, 1, 2]
+    return {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)[:, order], dtype=np.float32))}
+
+
+@contextlib.contextmanager
+def threads_of_torch(threads: int) -> Iterator[None]:
+    """Let torch have as many threads in the block, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class ExecutorSession:
@@ -46,9 +64,7 @@ class ExecutorSession:
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
         """Run once on uint8 [1, H, W, 3], RGB, brought into the colour layout that the package states."""
-        order = [2, 1, 0] if self._colours.get("image") == "BGR" else [0, 1, 2]
-        pixels = np.ascontiguousarray(inputs["image"].transpose(0, 3, 1, 2)[:, order], dtype=np.float32)
-        self._feed = {"image": torch.from_numpy(pixels)}
+        self._feed = fed(inputs["image"], self._colours)
         return self._run()
 
     def invoke(self) -> None:
@@ -56,9 +72,5 @@ class ExecutorSession:
         self._run()
 
     def _run(self) -> dict[str, FloatArray]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
+        with threads_of_torch(self._threads):
             return {name: value.float().numpy() for name, value in self._executor(self._feed).items()}
-        finally:
-            torch.set_num_threads(before)

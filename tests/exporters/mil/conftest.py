@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from facex.exporters._mil import executor, program, registry
 from facex.exporters._quiet import quiet
 
-FAST = frozenset({"test_executor.py", "test_placement.py", "test_residency.py"})
+FAST = frozenset({"test_executor.py", "test_halves.py", "test_placement.py", "test_ranges.py", "test_residency.py"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
