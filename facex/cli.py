@@ -303,7 +303,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @click.option(
     "--calib",
     type=PATH,
-    help="Folder of calibration photographs, with faces, unlabelled. w8a8 and --fp32-ops need them; w8, p6 and p4 gain.",
+    help="Folder of calibration photographs, with faces, unlabelled. w8a8 and --fp32-ops need it; w8, p6 and p4 gain.",
 )
 @click.option(
     "--int8-effort",
