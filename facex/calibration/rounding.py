@@ -75,7 +75,8 @@ def rounded(model: Any, grid: Grid, crops: NDArray[np.float32] | None) -> dict[s
         if crops is None:
             chosen = [(n.input[1], n, nearest[n.output[0]]) for n in convolutions]
             return {name: _flat(graph.constants[n.input[1]], of) for name, n, of in chosen if of is not None}
-        return dict(_with_feedback(graph, nearest, torch.from_numpy(crops)))
+        # and so would another order in memory
+        return dict(_with_feedback(graph, nearest, torch.from_numpy(np.ascontiguousarray(crops))))
 
 
 def _flat(weight: NDArray[np.float32], nearest: Nearest) -> NDArray[np.float32]:

@@ -96,10 +96,10 @@ def export(job: Job) -> None:
             minimum_deployment_target=system,
             compute_precision=_compute_precision(ct, job),
             skip_model_load=True,
-            pass_pipeline=_passes(ct, str(job.options.deployment_target)),
+            pass_pipeline=_passes(ct, job, floats),
         )
-        if job.precision in _coreml_weights.COMPRESSED or job.precision is Precision.W8A8:
-            model = _coreml_weights.stored(model, job.precision, floats)
+        if job.precision in _coreml_weights.PALETTE_BITS:
+            model = _coreml_weights.palettized(model, job.precision)
         _refuse_newer(model, ct, job)
         metadata = _pivot.metadata(job.detector, job.head) | _left_in_float(model.get_spec(), floats)
         metadata |= _kept.told(job.fp32_ops)
@@ -150,10 +150,16 @@ def _refuse_newer(model: Any, ct: Any, job: Job) -> None:
         )
 
 
-def _passes(ct: Any, deployment_target: str) -> Any:
-    """Those of coremltools, and then one of facex's own, where the system knows what it writes."""
+def _passes(ct: Any, job: Job, floats: frozenset[str]) -> Any:
+    """Those of coremltools, and then facex's own, where the system knows what they write."""
+    from facex.exporters import _coreml_weights
+
     pipeline = ct.PassPipeline.DEFAULT
-    if deployment_target != "iOS15":
+    if job.precision in (Precision.W8, Precision.W8A8):
+        name = _coreml_weights.register_eight_bits()
+        pipeline.append_pass(name)
+        pipeline.set_options(name, {"floats": floats})
+    if job.options.deployment_target != "iOS15":
         _register_exact_halves()
         pipeline.append_pass(f"facex::{EXACT_HALVES}")
     return pipeline
