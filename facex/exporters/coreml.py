@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
 from facex.exporters import require
 from facex.exporters._quiet import quiet
+from facex.recipe import DEPLOYMENT_TARGETS
 from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def export(job: Job) -> None:
         UsageError: the deployment target asked for cannot load the precision.
         UnsupportedOperatorError: w8a8: the plan holds an operator without a lowering.
     """
+    _refuse_older(job)
     with quiet():
         import coremltools as ct
 
@@ -100,7 +102,6 @@ def export(job: Job) -> None:
         )
         if job.precision in _coreml_weights.PALETTE_BITS:
             model = _coreml_weights.palettized(model, job.precision)
-        _refuse_newer(model, ct, job)
         metadata = _pivot.metadata(job.detector, job.head) | _left_in_float(model.get_spec(), floats)
         metadata |= _kept.told(job.fp32_ops)
         _describe_model(model, metadata, job.options.credits)
@@ -140,14 +141,11 @@ def _left_in_float(spec: Any, floats: frozenset[str]) -> dict[str, str]:
     return {FLOAT_OPERATORS: json.dumps(left)} if left else {}
 
 
-def _refuse_newer(model: Any, ct: Any, job: Job) -> None:
-    """Coremltools moves a model that an old system cannot load to a newer one, without a word."""
-    asked, needed = getattr(ct.target, str(job.options.deployment_target)).value, model.get_spec().specificationVersion
-    if needed > asked:
-        raise UsageError(
-            f"--deployment-target {job.options.deployment_target}: coreml {job.precision} needs "
-            f"{SPECIFICATION_OS.get(needed, f'specification {needed}')}"
-        )
+def _refuse_older(job: Job) -> None:
+    """Refuse a deployment target that cannot load what will be written."""
+    asked, needed = str(job.options.deployment_target), INFO.oldest_deployment.get(job.precision)
+    if needed and DEPLOYMENT_TARGETS.index(asked) < DEPLOYMENT_TARGETS.index(needed):
+        raise UsageError(f"--deployment-target {asked}: coreml {job.precision} needs {needed}")
 
 
 def _passes(ct: Any, job: Job, floats: frozenset[str]) -> Any:

@@ -17,7 +17,7 @@ import pytest
 
 from facex import exporters, manifest, pipeline
 from facex.errors import EXIT_INPUT, UsageError
-from facex.exporters import coreml
+from facex.exporters import _coreml_weights, coreml
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe
 from facex.types import ExportOptions, Head, Precision
 
@@ -100,7 +100,7 @@ def test_eight_bit_weights_for_ios_15_are_refused_by_the_plan_and_by_the_export(
         with pytest.raises(UsageError, match="--deployment-target iOS15: coreml w8 needs iOS16") as caught:
             pipeline.plan(recipe)
         assert caught.value.exit_code == EXIT_INPUT
-    with pytest.raises(UsageError, match="--deployment-target iOS15: coreml w8 needs iOS 16"):
+    with pytest.raises(UsageError, match="--deployment-target iOS15: coreml w8 needs iOS16"):
         coreml.export(make_job(tmp_path / "a.mlpackage", Precision.W8, deployment_target="iOS15"))
     assert list(tmp_path.iterdir()) == []
 
@@ -171,14 +171,17 @@ def test_the_image_is_rgb_and_everything_is_described(package, detector):
 
 EXPORT = """
 import sys, pathlib
-from facex.exporters import Job, coreml
+from facex.exporters import Job, _pivot, coreml
 from facex.reference import detector
 from facex.types import ContractOptions, ExportOptions, Head, Precision, Size
+known, size = detector.load(pathlib.Path(sys.argv[1]), ContractOptions()), Size(height=160, width=160)
+pivot = pathlib.Path(sys.argv[2]).with_suffix(".onnx")
+_pivot.write(known, size, Head.DECODED, 17, pivot)
 for precision in (Precision.FP16, Precision.W8):
     coreml.export(Job(
         path=pathlib.Path(sys.argv[2]) / f"{precision}.mlpackage", precision=precision, head=Head.DECODED,
-        size=Size(height=160, width=160), detector=detector.load(pathlib.Path(sys.argv[1]), ContractOptions()),
-        pivot=pathlib.Path("none.onnx"), qdq=None, options=ExportOptions(opset=17, deployment_target="iOS16"),
+        size=size, detector=known, pivot=pivot, qdq=None,
+        options=ExportOptions(opset=17, deployment_target="iOS16"),
     ))
 """
 
@@ -233,7 +236,7 @@ def test_six_bit_weights_are_drawn_from_palettes_and_small_tensors_are_not(packa
     kinds = {True: set(), False: set()}
     for convolution in (o for o in found if o.type == "conv"):
         name = convolution.inputs["weight"].arguments[0].name
-        kinds[int(np.prod(shapes[name])) >= coreml.FEWEST_PALETTIZED].add(producer[name].type)
+        kinds[int(np.prod(shapes[name])) >= _coreml_weights.FEWEST_PALETTIZED].add(producer[name].type)
     assert kinds == {True: {"constexpr_lut_to_dense"}, False: {"const"}}
     assert manifest.size_of(package(Precision.P6)) < 0.85 * manifest.size_of(package(Precision.W8))
 
