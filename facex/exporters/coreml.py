@@ -272,6 +272,12 @@ def _share_constants(spec: Any) -> None:
         block.operations.extend(operations)
 
 
+def _name_casts(spec: Any) -> None:
+    """Before: casts numbered by what the process converted earlier. After: named after their results."""
+    for operation in (op for op in _operations(spec) if op.type == "cast"):
+        operation.attributes["name"].immediateValue.tensor.strings.values[0] = operation.outputs[0].name
+
+
 def _finish(path: Path) -> None:
     """Before: constants over and over, map entries in hash order, a date, random identifiers. After: none of that."""
     from coremltools.proto import Model_pb2
@@ -282,6 +288,7 @@ def _finish(path: Path) -> None:
     spec = Model_pb2.Model()
     spec.ParseFromString(spec_path.read_bytes())
     _share_constants(spec)
+    _name_casts(spec)
     spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     spec_path.write_bytes(spec.SerializeToString(deterministic=True))
     manifest_path = path / "Manifest.json"
