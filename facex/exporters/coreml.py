@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import platform
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.errors import ArtifactError, SessionUnavailableError, UsageError, first_line
-from facex.exporters import require
+from facex.errors import SessionUnavailableError, UsageError
+from facex.exporters import _package
 from facex.exporters._quiet import quiet
 from facex.recipe import DEPLOYMENT_TARGETS
 from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
@@ -106,7 +105,7 @@ def export(job: Job) -> None:
         metadata |= _kept.told(job.fp32_ops)
         _describe_model(model, metadata, job.options.credits)
         model.save(str(job.path))
-    _finish(job.path)
+    _package.finish(job.path)
 
 
 def _traced(job: Job, shape: tuple[int, ...]) -> Any:
@@ -136,7 +135,7 @@ def _left_in_float(spec: Any, floats: frozenset[str]) -> dict[str, str]:
     """Metadata that names the convolutions left in float on purpose; coremltools may have marked their names."""
     from facex.calibration.qdq import FLOAT_OPERATORS
 
-    results = [op.outputs[0].name for op in _operations(spec) if op.type in MAC_OPERATORS]
+    results = [op.outputs[0].name for op in _package.operations(spec) if op.type in MAC_OPERATORS]
     left = [name for name in results if name.removesuffix("_cast_fp16") in floats]
     return {FLOAT_OPERATORS: json.dumps(left)} if left else {}
 
@@ -240,86 +239,6 @@ def _describe_model(model: Any, metadata: Mapping[str, str], credits: Credits) -
         model.output_description[tensor.name] = DESCRIPTIONS[tensor.name]
 
 
-def _share_constants(spec: Any) -> None:
-    """Before: a constant for every stride, padding and axis, named after its path. After: equal ones are one, numbered.
-
-    A tenth of the file, and exact: the values are the same and of the same type. The names of other operations, which
-    performance reports show, stay.
-    """
-    for function in spec.mlProgram.functions.values():
-        block = function.block_specializations[function.opset]
-        kept: dict[bytes, str] = {}
-        renamed: dict[str, str] = {}
-        operations = []
-        for operation in block.operations:
-            for argument in operation.inputs.values():
-                for binding in argument.arguments:
-                    if binding.name in renamed:
-                        binding.name = renamed[binding.name]
-            constant = operation.type == "const" or operation.type.startswith("constexpr_")
-            if constant and operation.outputs[0].name not in block.outputs:
-                content = [v.SerializeToString(deterministic=True) for k, v in sorted(operation.attributes.items())
-                           if k != "name"]  # fmt: skip
-                content += [v.SerializeToString(deterministic=True) for _, v in sorted(operation.inputs.items())]
-                number, key = f"c{len(kept)}", b"\0".join([operation.type.encode(), *content])
-                name = renamed[operation.outputs[0].name] = kept.setdefault(key, number)
-                if name != number:
-                    continue
-                operation.outputs[0].name = name
-                operation.attributes["name"].immediateValue.tensor.strings.values[0] = name
-            operations.append(operation)
-        del block.operations[:]
-        block.operations.extend(operations)
-
-
-def _name_casts(spec: Any) -> None:
-    """Before: casts numbered by what the process converted earlier. After: named after their results."""
-    for operation in (op for op in _operations(spec) if op.type == "cast"):
-        operation.attributes["name"].immediateValue.tensor.strings.values[0] = operation.outputs[0].name
-
-
-def _finish(path: Path) -> None:
-    """Before: constants over and over, map entries in hash order, a date, random identifiers. After: none of that."""
-    from coremltools.proto import Model_pb2
-
-    from facex.exporters import _package
-
-    spec_path = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
-    spec = Model_pb2.Model()
-    spec.ParseFromString(spec_path.read_bytes())
-    _share_constants(spec)
-    _name_casts(spec)
-    spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
-    spec_path.write_bytes(spec.SerializeToString(deterministic=True))
-    manifest_path = path / "Manifest.json"
-    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    renamed = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, f"facex:{item['path']}")).upper()
-               for old, item in manifest["itemInfoEntries"].items()}  # fmt: skip
-    manifest["itemInfoEntries"] = {renamed[old]: item for old, item in manifest["itemInfoEntries"].items()}
-    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
-    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
-    _package.usual_modes(path)
-
-
-def _load_package(path: Path) -> tuple[Any, Path]:
-    """What a package holds, as coremltools reads it: its spec, and the folder of its weights."""
-    require(INFO, INFO.packages, f"reading {path.name}")
-    if not (path / "Manifest.json").is_file():
-        raise ArtifactError(f"{path}: is not an .mlpackage (it holds no Manifest.json)")
-    with quiet():
-        import coremltools as ct
-    try:
-        with quiet():
-            model = ct.models.MLModel(str(path), skip_model_load=True)
-            spec, weights = model.get_spec(), model.weights_dir
-    # coremltools raises whatever its protobuf or its package reader meets
-    except Exception as error:
-        raise ArtifactError(f"{path}: coremltools cannot read it: {first_line(error)}") from error
-    if spec.WhichOneof("Type") != "mlProgram":
-        raise ArtifactError(f"{path}: is a {spec.WhichOneof('Type')}, not an ML program")
-    return spec, Path(weights or path)
-
-
 def describe(path: Path) -> FileFacts:
     """Read the saved program back with coremltools; works on every system.
 
@@ -327,13 +246,13 @@ def describe(path: Path) -> FileFacts:
         ArtifactError: it is not an ML program that coremltools can read.
         MissingExtraError: coremltools is not installed.
     """
-    spec, weights = _load_package(path)
+    spec, weights = _package.load(path)
     from facex.exporters._mil import residency
 
     told = spec.description.metadata
-    operations = _operations(spec)
-    shapes = {o.name: _shape(o.type) for op in operations for o in op.outputs}
-    shapes |= {i.name: _shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
+    operations = _package.operations(spec)
+    shapes = {o.name: _package.shape(o.type) for op in operations for o in op.outputs}
+    shapes |= {i.name: _package.shape(i.type) for i in spec.mlProgram.functions["main"].inputs}
     macs = {op.outputs[0].name: _macs(op, shapes) for op in operations if op.type in MAC_OPERATORS}
     metadata = {k: v for k, v in told.userDefined.items() if k.startswith("facex.")}
     integer, quantization = frozenset[str](), None
@@ -372,15 +291,6 @@ def _integers_of(
     return integer, _mil_integers.facts(found, Executor(found).constants, len(unasked))
 
 
-def _operations(spec: Any) -> list[Any]:
-    function = spec.mlProgram.functions["main"]
-    return list(function.block_specializations[function.opset].operations)
-
-
-def _shape(value_type: Any) -> tuple[int, ...]:
-    return tuple(int(d.constant.size) for d in value_type.tensorType.dimensions)
-
-
 def _macs(operation: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if operation.type not in MAC_OPERATORS:
         return 0
@@ -392,7 +302,7 @@ def _macs(operation: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return size("x") * size("weight", 1)
     # a product of two activations is taken to transpose neither
     inner = size("x", -1) if operation.type == "matmul" else size("weight", 1)
-    return int(np.prod(_shape(operation.outputs[0].type))) * inner
+    return int(np.prod(_package.shape(operation.outputs[0].type))) * inner
 
 
 def _feature(feature: Any) -> TensorInfo:
@@ -438,11 +348,12 @@ def halves(path: Path, images: Iterable[NDArray[np.uint8]], *, threads: int) -> 
         UnsupportedOperatorError: it has an operator that facex does not execute.
         MissingExtraError: coremltools is not installed.
     """
-    spec, weights = _load_package(path)
+    spec, weights = _package.load(path)
+    from facex.calibration.simulate import torch_threads
     from facex.exporters._mil import program, ranges, session
 
     found = program.parse(spec, weights)
-    with session.threads_of_torch(threads):
+    with torch_threads(threads):
         return ranges.observe(found, (session.fed(image, found.colours) for image in images), MAC_OPERATORS)
 
 
@@ -454,7 +365,7 @@ def open_session(path: Path, *, threads: int) -> ExecutorSession:
         UnsupportedOperatorError: it has an operator that facex does not execute.
         MissingExtraError: coremltools is not installed.
     """
-    spec, weights = _load_package(path)
+    spec, weights = _package.load(path)
     from facex.exporters._mil.session import ExecutorSession
 
     return ExecutorSession(spec, weights, threads=threads)

@@ -19,7 +19,7 @@ from facex.types import ExportOptions, Head, Precision, Size
 
 if TYPE_CHECKING:
     from facex.calibration.engine import Calibrated
-    from facex.exporters import Job
+    from facex.exporters import Job, _package
     from facex.reference.detector import Detector
 
 SIZE = Size(height=160, width=160)
@@ -76,7 +76,7 @@ def assert_program(onnx_model: Callable[..., Any], run_onnx: Callable[..., Any])
         import coremltools as ct
     import torch
 
-    from facex.exporters import _nchw, coreml
+    from facex.exporters import _nchw
     from facex.exporters._mil import executor, program
 
     def check(
@@ -93,7 +93,7 @@ def assert_program(onnx_model: Callable[..., Any], run_onnx: Callable[..., Any])
                 pass_pipeline=ct.PassPipeline.EMPTY,
             )  # fmt: skip
             converted.save(f"{folder}/model.mlpackage")
-            parsed = program.parse(*coreml._load_package(Path(folder) / "model.mlpackage"))
+            parsed = program.parse(*_package.load(Path(folder) / "model.mlpackage"))
         found = list(executor.Executor(parsed)({"image": torch.from_numpy(x)}).values())
         wanted = run_onnx(model, {"x": x})
         for value, expected in zip(found, wanted.values(), strict=True):

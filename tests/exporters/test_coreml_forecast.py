@@ -80,7 +80,7 @@ def test_files_and_folders_get_the_permissions_that_new_ones_get(tmp_path, umask
     (package / "Data" / "weights").chmod(0o700)
     (package / "Manifest.json").chmod(0o600)
     os.umask(mask)
-    _package.usual_modes(package)
+    _package._usual_modes(package)
     assert _modes(package) == {True: {folders}, False: {files}}
     assert sorted(p.name for p in package.rglob("*")) == ["Data", "Manifest.json", "weight.bin", "weights"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from facex.errors import BackendError
-from facex.exporters import EVERY, _kept, coreml
+from facex.exporters import EVERY, _kept, _package, coreml
 from facex.exporters._mil import program, ranges
 from facex.exporters._mil.program import Operation, Program
 from facex.types import Head, Precision
@@ -58,7 +58,7 @@ def written(make_job: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
         if (precision, fp32_ops) not in known:
             path = folder / f"{len(known)}.mlpackage"
             coreml.export(dataclasses.replace(make_job(path, precision, Head.DECODED), fp32_ops=fp32_ops))
-            known[precision, fp32_ops] = program.parse(*coreml._load_package(path))
+            known[precision, fp32_ops] = program.parse(*_package.load(path))
         return known[precision, fp32_ops]
 
     return write

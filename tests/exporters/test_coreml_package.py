@@ -17,7 +17,7 @@ import pytest
 
 from facex import exporters, manifest, pipeline
 from facex.errors import EXIT_INPUT, UsageError
-from facex.exporters import _coreml_weights, coreml
+from facex.exporters import _coreml_weights, _package, coreml
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe
 from facex.types import ExportOptions, Head, Precision
 
@@ -44,7 +44,7 @@ def package(make_job: Callable[..., Any], tmp_path_factory: pytest.TempPathFacto
 
 
 def operations(path: Path) -> list[Any]:
-    return coreml._operations(coreml._load_package(path)[0])
+    return _package.operations(_package.load(path)[0])
 
 
 def element_type(operation: Any) -> int:
@@ -82,7 +82,7 @@ def test_single_precision_is_single_throughout(package):
 @pytest.mark.parametrize("deployment", DEPLOYMENT_TARGETS)
 def test_the_deployment_target_is_the_one_asked_for(package, deployment):
     path = package(Precision.FP16, Head.DECODED, deployment)
-    assert coreml._load_package(path)[0].specificationVersion == VERSIONS[deployment]
+    assert _package.load(path)[0].specificationVersion == VERSIONS[deployment]
     system = f"{deployment[:3]} {deployment[3:]}"
     assert coreml.describe(path).minimum_runtime == f"{system} (specification {VERSIONS[deployment]})"
 
@@ -90,7 +90,7 @@ def test_the_deployment_target_is_the_one_asked_for(package, deployment):
 @pytest.mark.parametrize("deployment", ["iOS16", "iOS18"])
 def test_eight_bit_weights_load_where_they_should(package, deployment):
     path = package(Precision.W8, Head.DECODED, deployment)
-    assert coreml._load_package(path)[0].specificationVersion == VERSIONS[deployment]
+    assert _package.load(path)[0].specificationVersion == VERSIONS[deployment]
 
 
 def test_eight_bit_weights_for_ios_15_are_refused_by_the_plan_and_by_the_export(make_job, tmp_path):
@@ -157,7 +157,7 @@ def test_smaller_precisions_are_smaller(package):
 
 
 def test_the_image_is_rgb_and_everything_is_described(package, detector):
-    spec = coreml._load_package(package(Precision.FP16))[0]
+    spec = _package.load(package(Precision.FP16))[0]
     (image,) = spec.description.input
     assert image.name == "image"
     assert (image.type.imageType.width, image.type.imageType.height) == (160, 160)
@@ -229,10 +229,10 @@ def test_int8_means_eight_bit_weights_for_this_target():
 
 
 def test_six_bit_weights_are_drawn_from_palettes_and_small_tensors_are_not(package):
-    spec = coreml._load_package(package(Precision.P6))[0]
-    found = coreml._operations(spec)
+    spec = _package.load(package(Precision.P6))[0]
+    found = _package.operations(spec)
     producer = {o.outputs[0].name: o for o in found}
-    shapes = {o.outputs[0].name: coreml._shape(o.outputs[0].type) for o in found}
+    shapes = {o.outputs[0].name: _package.shape(o.outputs[0].type) for o in found}
     kinds = {True: set(), False: set()}
     for convolution in (o for o in found if o.type == "conv"):
         name = convolution.inputs["weight"].arguments[0].name
@@ -262,7 +262,7 @@ def test_equal_constants_are_stored_once_and_the_file_computes_the_same_bits(mak
     monkeypatch.setattr(coreml, "_share_constants", lambda spec: None)
     coreml.export(make_job(plain, Precision.W8))
     assert manifest.size_of(shared) < 0.95 * manifest.size_of(plain)
-    operations = coreml._operations(coreml._load_package(shared)[0])
+    operations = _package.operations(_package.load(shared)[0])
     values = [op.attributes["val"].SerializeToString(deterministic=True) for op in operations if op.type == "const"]
     assert len(set(values)) == len(values)
     names = [output.name for op in operations for output in op.outputs]

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from facex.calibration.graph import Graph
 from facex.calibration.units import closure, units
 from facex.errors import UnsupportedOperatorError
-from facex.exporters import _nchw, _nodes, coreml
+from facex.exporters import _nchw, _nodes, _package, coreml
 from facex.exporters import onnx as onnx_target
 from facex.exporters._mil import executor, program
 from facex.types import Head, Precision
@@ -87,7 +87,7 @@ def test_in_single_precision_it_computes_what_the_plan_says(
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n.output[0], 1, None) for n in widened)
     planned = run_onnx(model, feed)
     seen: dict[str, np.ndarray] = {}
-    parsed = program.parse(*coreml._load_package(path))
+    parsed = program.parse(*_package.load(path))
     executor.Executor(parsed)(
         {"image": torch.from_numpy(feed["image"])}, lambda name, value: seen.update({name: value.numpy()})
     )
@@ -113,7 +113,7 @@ def test_half_precision_adds_little_to_the_error_of_the_plan(
 
 
 def test_its_weights_are_the_plans_integers(package: Any, qdq: Any) -> None:
-    parsed = program.parse(*coreml._load_package(package(Head.DECODED)))
+    parsed = program.parse(*_package.load(package(Head.DECODED)))
     graph = Graph(onnx.load(str(qdq(Head.DECODED))))
     source = {n.output[0]: n for n in graph.nodes}
     planned = [graph.constants[source[n.input[1]].input[0]] for n in graph.nodes if n.op_type == "Conv"]
@@ -147,7 +147,7 @@ def test_what_is_left_in_float_keeps_its_own_weights(mixed: tuple[Path, Path, li
     assert len(facts.float_islands) == len(left)
     assert facts.quantization is not None
     assert facts.quantization.unasked_floats == 0
-    parsed = program.parse(*coreml._load_package(path))
+    parsed = program.parse(*_package.load(path))
     constant = {o.outputs[0][0] for o in parsed.operations if o.type == "const"}
     own = [o for o in parsed.operations if o.type == "conv" and o.inputs["weight"][0] in constant]
     assert {o.outputs[0][0] for o in own} == {island.name for island in facts.float_islands}

@@ -15,7 +15,7 @@ from facex import manifest
 from facex.calibration import equalize, level, rounding
 from facex.calibration.graph import Graph
 from facex.errors import BackendError, UsageError
-from facex.exporters import _coreml_weights, coreml
+from facex.exporters import _coreml_weights, _package, coreml
 from facex.exporters._mil import executor, program
 from facex.types import Head, Precision
 
@@ -46,7 +46,7 @@ def package(make_job: Callable[..., Any], crops: np.ndarray, tmp_path_factory: A
 
 def weights_of(path: Path) -> list[np.ndarray]:
     """Weights of the convolutions as the executor decompresses them, in the order of the program."""
-    parsed = program.parse(*coreml._load_package(path))
+    parsed = program.parse(*_package.load(path))
     known = executor.Executor(parsed).constants
     return [np.asarray(known[str(o.inputs["weight"][0])]) for o in parsed.operations if o.type == "conv"]
 

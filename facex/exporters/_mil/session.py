@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from facex.calibration.simulate import torch_threads
 from facex.exporters._mil import program
 from facex.exporters._mil.executor import Executor
 
@@ -26,17 +26,6 @@ def fed(image: NDArray[Any], colours: Mapping[str, str]) -> dict[str, Tensor]:
     """What the executor takes for `image`, uint8 [1, H, W, 3], RGB, in a program of these colour layouts."""
     order = [2, 1, 0] if colours.get("image") == "BGR" else [0, 1, 2]
     return {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)[:, order], dtype=np.float32))}
-
-
-@contextlib.contextmanager
-def threads_of_torch(threads: int) -> Iterator[None]:
-    """Let torch have as many threads in the block, and as many as before after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class ExecutorSession:
@@ -72,5 +61,5 @@ class ExecutorSession:
         self._run()
 
     def _run(self) -> dict[str, FloatArray]:
-        with threads_of_torch(self._threads):
+        with torch_threads(self._threads):
             return {name: value.float().numpy() for name, value in self._executor(self._feed).items()}
