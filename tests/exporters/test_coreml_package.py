@@ -259,7 +259,7 @@ def test_equal_constants_are_stored_once_and_the_file_computes_the_same_bits(mak
                                                                              monkeypatch):  # fmt: skip
     shared, plain = tmp_path / "shared.mlpackage", tmp_path / "plain.mlpackage"
     coreml.export(make_job(shared, Precision.W8))
-    monkeypatch.setattr(coreml, "_share_constants", lambda spec: None)
+    monkeypatch.setattr(_package, "_share_constants", lambda spec: None)
     coreml.export(make_job(plain, Precision.W8))
     assert manifest.size_of(shared) < 0.95 * manifest.size_of(plain)
     operations = _package.operations(_package.load(shared)[0])
