@@ -39,10 +39,13 @@ class Emphasis:
         weight: of the landmarks' loss.
         turn: error where smooth L1 turns from a parabola into a line, in units of the regressed offsets: the smaller,
             the more a small error still matters.
+        full: height of a face, input pixels, from which its landmarks weigh in full; those of a lower one weigh in
+            proportion. 0: all weigh alike.
     """
 
     weight: float
     turn: float
+    full: float = 0.0
 
 
 FACES = Emphasis(weight=0.4, turn=1.0)
@@ -50,6 +53,9 @@ FACES = Emphasis(weight=0.4, turn=1.0)
 
 LANDMARKS = Emphasis(weight=1.0, turn=0.1)
 """For a network that finds faces already: the last tenths of an offset."""
+
+LARGE = Emphasis(weight=1.0, turn=0.1, full=48.0)
+"""For the end: an offset of a face of few pixels is mostly noise, and nobody aligns such a face."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +66,13 @@ class Targets:
         label: int64 [N]: 1 face, 0 background, `IGNORED`.
         loc: float32 [N, 4], offsets of the box where the label is 1.
         landm: float32 [N, 10], offsets of the landmarks there.
-        marked: bool [N], whether the landmarks there are to be learned.
+        height: float32 [N], of the face there, input pixels.
     """
 
     label: NDArray[np.int64]
     loc: FloatArray
     landm: FloatArray
-    marked: NDArray[np.bool_]
+    height: FloatArray
 
 
 def match(
@@ -88,7 +94,7 @@ def match(
     label = np.zeros(len(anchors), np.int64)
     if not len(boxes):
         none = np.zeros((len(anchors), 4), np.float32)
-        return Targets(label=label, loc=none, landm=np.zeros((len(anchors), 10), np.float32), marked=label > 0)
+        return Targets(label=label, loc=none, landm=np.zeros((len(anchors), 10), np.float32), height=none[:, 0])
     corners = np.concatenate([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], axis=1)
     iou = geometry.iou_matrix(boxes, corners)
     best = iou.max(axis=0)
@@ -101,7 +107,7 @@ def match(
         label[own[f]], face[own[f]] = 1, f
     label[(label == 1) & ~counts[face]] = IGNORED
     loc, landm = geometry.encode(boxes[face], landmarks[face], anchors, variances)
-    return Targets(label=label, loc=loc, landm=landm, marked=label == 1)
+    return Targets(label=label, loc=loc, landm=landm, height=(boxes[:, 3] - boxes[:, 1])[face])
 
 
 def multitask(
@@ -128,16 +134,18 @@ def multitask(
     hard = _hardest(entropy.detach(), label == 0, positive)
     wanted_loc = torch.from_numpy(np.stack([t.loc for t in targets])).to(loc.device)
     wanted_landm = torch.from_numpy(np.stack([t.landm for t in targets])).to(loc.device)
-    marked = torch.from_numpy(np.stack([t.marked for t in targets])).to(loc.device)
+    heights = torch.from_numpy(np.stack([t.height for t in targets])).to(loc.device)
 
-    def smooth(given: Tensor, wanted: Tensor, where: Tensor, turn: float) -> Tensor:
-        summed = functional.smooth_l1_loss(given[where], wanted[where], reduction="sum", beta=turn)
-        return summed / where.sum().clamp(min=1)
+    def smooth(given: Tensor, wanted: Tensor, shares: Tensor, turn: float) -> Tensor:
+        summed = functional.smooth_l1_loss(given[positive], wanted[positive], reduction="none", beta=turn).sum(dim=1)
+        return (summed * shares).sum() / shares.sum().clamp(min=1)
 
+    alike = torch.ones_like(heights[positive])
+    shares = (heights[positive] / emphasis.full).clamp(max=1) if emphasis.full else alike
     return {
         "class": entropy[positive | hard].sum() / count,
-        "box": BOX_WEIGHT * smooth(loc, wanted_loc, positive, 1.0),
-        "landmark": emphasis.weight * smooth(landm, wanted_landm, marked, emphasis.turn),
+        "box": BOX_WEIGHT * smooth(loc, wanted_loc, alike, 1.0),
+        "landmark": emphasis.weight * smooth(landm, wanted_landm, shares, emphasis.turn),
     }
 
 

@@ -8,6 +8,7 @@ when it is started again with the same options.
 from __future__ import annotations
 
 import argparse
+import bisect
 import hashlib
 import json
 import math
@@ -48,6 +49,8 @@ AVERAGING = 0.998
 
 MAX_NORM = 10.0
 
+STAGES = (loss.FACES, loss.LANDMARKS, loss.LARGE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -56,8 +59,8 @@ class Settings:
     Attributes:
         seed: of all chance.
         photographs: how many are rendered.
-        faces: steps of the first stage, which learns above all to find faces.
-        steps: of both stages. The second one holds the batch norms still and learns where the landmarks are.
+        steps: of each stage of `STAGES`. All but the first hold the batch norms still; the last one starts anew, from
+            the average of the weights.
         batch: crops of a step.
         side: of a crop, pixels.
         rate: highest learning rate.
@@ -66,8 +69,7 @@ class Settings:
 
     seed: int
     photographs: int
-    faces: int
-    steps: int
+    steps: tuple[int, ...]
     batch: int
     side: int
     rate: float
@@ -155,23 +157,26 @@ class Training:
         # channels last: a third faster on CPUs, the same numbers
         self.network = new_network(settings.seed).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.rate, weight_decay=settings.decay)
+        self._ends = np.cumsum(settings.steps).tolist()
+        self.optimizer = self._new_optimizer()
         self.step = 0
         self.curve: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
 
     def learn(self, pixels: Tensor, targets: list[loss.Targets]) -> None:
         """One step."""
-        placing = self.step >= self.settings.faces
+        stage = self._stage()
+        if stage == len(STAGES) - 1 and self.step == self._ends[-2]:
+            self.network.load_state_dict(self.average)
+            self.optimizer = self._new_optimizer()
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # statistics that change with every batch are noise to whoever measures tenths of a pixel
-                module.train(not placing)
+                module.train(stage == 0)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         levels = self.network(pixels)
-        emphasis = loss.LANDMARKS if placing else loss.FACES
-        parts = loss.multitask(detector.flatten_logits(levels, 5), targets, emphasis)
+        parts = loss.multitask(detector.flatten_logits(levels, 5), targets, STAGES[stage])
         total = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(total):
             raise FacexError(f"the loss is not finite at step {self.step}", hint="lower --rate")
@@ -184,13 +189,25 @@ class Training:
             self._sums[name] = self._sums.get(name, 0.0) + float(part.detach())
         self.step += 1
 
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        return torch.optim.AdamW(self.network.parameters(), lr=settings.rate, weight_decay=settings.decay)
+
+    def _stage(self) -> int:
+        """The stage of the step to come."""
+        return min(bisect.bisect_right(self._ends, self.step), len(STAGES) - 1)
+
     def _rate(self) -> float:
-        """Rises over the first steps, then falls by cosines (Loshchilov and Hutter 2017): to half, then to nothing."""
-        faces, steps = self.settings.faces, self.settings.steps
-        if self.step < faces:
-            fall = min(1.0, (self.step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * self.step / (2 * faces)))
-        else:
-            fall = 0.25 + 0.25 * math.cos(math.pi * (self.step - faces) / max(steps - faces, 1))
+        """Rises over the first steps, then falls by cosines, to half, then to nothing, and from half again.
+
+        Loshchilov and Hutter 2017, with their warm restart.
+        """
+        stage = self._stage()
+        gone = self.step - (self._ends[stage - 1] if stage else 0)
+        fall = 0.5 + 0.5 * math.cos(math.pi * gone / max(self.settings.steps[stage], 1) / (1 if stage else 2))
+        fall *= 0.5 if stage else 1.0
+        if stage in (0, len(STAGES) - 1):
+            fall *= min(1.0, (gone + 1) / WARMUP)
         return self.settings.rate * (fall + 0.005)
 
     @torch.no_grad()
@@ -255,12 +272,12 @@ def train(settings: Settings, out: Path, photographs: Path, progress: Progress) 
     data, training, state = Examples(photographs, settings), Training(settings), out / STATE_NAME
     if state.exists():
         training.resume(state)
-    progress.start(f"training from step {training.step}", settings.steps - training.step)
+    progress.start(f"training from step {training.step}", sum(settings.steps) - training.step)
     started = training.step
-    for batch in data.batches(training.step, settings.steps):
+    for batch in data.batches(training.step, sum(settings.steps)):
         training.learn(*batch)
         progress.advance()
-        if training.step % SAVE_EVERY == 0 or training.step == settings.steps:
+        if training.step % SAVE_EVERY == 0 or training.step == sum(settings.steps):
             point = training.note(started)
             started = training.step
             progress.say(" ".join(f"{name} {value:g}" for name, value in point.items()))
@@ -314,14 +331,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of the rendered photographs  [default: OUT/photographs]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photographs", type=int, default=2000)
-    parser.add_argument("--faces", type=int, default=6000, help="steps before landmarks weigh as they do at the end")
-    parser.add_argument("--steps", type=int, default=18000, help="in all")
+    parser.add_argument("--steps", type=int, nargs=len(STAGES), default=(6000, 12000, 10000), help="of each stage")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=320, help="of a crop, pixels")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.02)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = vars(parser.parse_args(arguments))
+    given["steps"] = tuple(given["steps"])
     out, data = given.pop("out"), given.pop("data")
     torch.set_num_threads(given.pop("threads"))
     try:

@@ -72,7 +72,6 @@ def test_priors_on_a_face_that_does_not_count_teach_nothing() -> None:
 def test_without_faces_everything_is_background() -> None:
     none = loss.match(FACE[:0], POINTS[:0], ALL[:0], ANCHORS, VARIANCES)
     assert not none.label.any()
-    assert not none.marked.any()
 
 
 def _outputs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -81,18 +80,19 @@ def _outputs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return tuple(torch.from_numpy(rng.standard_normal((2, n, k)).astype(np.float32)) for k in (4, 2, 10))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("emphasis", [loss.FACES, loss.LANDMARKS])
+@pytest.mark.parametrize("emphasis", [loss.FACES, loss.LANDMARKS, loss.LARGE])
 def test_the_loss_is_that_of_its_definition(monkeypatch: pytest.MonkeyPatch, emphasis: loss.Emphasis) -> None:
     monkeypatch.setattr(loss, "MIN_NEGATIVES", 3)
+    faces = np.array([[2, 2, 16, 18], [20, 4, 60, 62]], np.float32)  # below and above what LARGE weighs in full
     targets = [
-        loss.match(FACE, POINTS, ALL, ANCHORS, VARIANCES),
+        loss.match(faces, np.concatenate([POINTS, POINTS + 20]), np.array([True, True]), ANCHORS, VARIANCES),
         loss.match(FACE[:0], POINTS[:0], ALL[:0], ANCHORS, VARIANCES),
     ]
     outputs = _outputs(1)
     found = loss.multitask(outputs, targets, emphasis)
     loc, logits, landm = (o.numpy().astype(np.float64) for o in outputs)
     positives = sum(int((t.label == 1).sum()) for t in targets)
-    entropy = box = mark = 0.0
+    entropy = box = mark = shares = 0.0
     for b, t in enumerate(targets):
         wrong = []
         for i, label in enumerate(t.label):
@@ -101,14 +101,17 @@ def test_the_loss_is_that_of_its_definition(monkeypatch: pytest.MonkeyPatch, emp
             if label == 1:
                 entropy += cost
                 box += sum(_smooth(d, 1.0) for d in loc[b, i] - t.loc[i])
-                mark += sum(_smooth(d, emphasis.turn) for d in landm[b, i] - t.landm[i])
+                face = max(faces, key=lambda f: _overlap(f, ANCHORS[i]))
+                share = min(1.0, (face[3] - face[1]) / emphasis.full) if emphasis.full else 1.0
+                mark += share * sum(_smooth(d, emphasis.turn) for d in landm[b, i] - t.landm[i])
+                shares += share
             elif label == 0:
                 wrong.append(cost)
         kept = max(3, loss.NEGATIVES * int((t.label == 1).sum()))
         entropy += sum(sorted(wrong, reverse=True)[:kept])
     assert float(found["class"]) == pytest.approx(entropy / positives, rel=1e-5)
     assert float(found["box"]) == pytest.approx(loss.BOX_WEIGHT * box / positives, rel=1e-5)
-    assert float(found["landmark"]) == pytest.approx(emphasis.weight * mark / positives, rel=1e-5)
+    assert float(found["landmark"]) == pytest.approx(emphasis.weight * mark / shares, rel=1e-5)
 
 
 def _smooth(d: float, turn: float) -> float:
