@@ -43,7 +43,7 @@ format: $(STAMP) ## Apply the style.
 docs: $(STAMP) ## Write docs/cli.md from the commands' --help.
 	$(BIN)/python docs/write_cli.py
 
-train: $(STAMP) ## Train the bundled detector again, about two hours on 2 cores, and put it in place.
+train: $(STAMP) ## Train the bundled detector again, three to four hours on 2 cores, and put it in place.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m facex.demo.train --out training
 	cp training/facex-demo.pth training/facex-demo.json facex/demo/
 
