@@ -1,5 +1,6 @@
-"""Core ML: the torch network with the same rewrites, as an ML program. Core ML has no ONNX front end.
+"""Core ML: the torch network with the same rewrites, as an ML program; for w8a8 the quantization plan, lowered.
 
+Core ML has no ONNX front end.
 Half precision keeps the trunk in float16 and the arithmetic of the head in float32, because float16 steps by 0.5 px
 between 512 and 1024 px.
 """
@@ -118,7 +119,7 @@ def _traced(job: Job, shape: tuple[int, ...]) -> Any:
     network = ImageModel(job.detector, job.size, job.head).eval()
     if job.precision in _coreml_weights.COMPRESSED:
         _coreml_weights.round_weights(network, job)
-    with torch.inference_mode():
+    with quiet(), torch.inference_mode():
         return torch.jit.trace(network, torch.zeros(shape))  # type: ignore[no-untyped-call]
 
 
