@@ -224,7 +224,7 @@ def test_errors_have_exit_codes(tmp_path: Path, seeded_checkpoint: Path, monkeyp
 
 RENAMED = {"--target": "targets", "--precision": "precisions", "--size": "sizes", "--limit": "limits"}
 ONLY_IN_A_TERMINAL = {"--help", "--json", "--plan"}
-SHORT_FOR_ANOTHER = {"--fp16", "--min-f1", "--max-nme"}
+SHORT_FOR_ANOTHER = {"--fp16", "--palettize", "--min-f1", "--max-nme"}
 
 
 def _functions_option(command: str, option: click.Option) -> str | None:

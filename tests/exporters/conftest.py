@@ -19,7 +19,7 @@ from facex.types import ExportOptions, Head, Precision, Size
 
 if TYPE_CHECKING:
     from facex.calibration.engine import Calibrated
-    from facex.exporters import Job, _package
+    from facex.exporters import Job
     from facex.reference.detector import Detector
 
 SIZE = Size(height=160, width=160)
@@ -76,7 +76,7 @@ def assert_program(onnx_model: Callable[..., Any], run_onnx: Callable[..., Any])
         import coremltools as ct
     import torch
 
-    from facex.exporters import _nchw
+    from facex.exporters import _nchw, _package
     from facex.exporters._mil import executor, program
 
     def check(
