@@ -112,6 +112,7 @@ def test_every_effort_writes_a_model_that_answers_like_the_float_one(
     assert not [p for p in model.metadata_props if p.key == FLOAT_OPERATORS]
 
 
+@pytest.mark.slow
 def test_algebra_and_statistics_beat_extremes(
     engine_of: Any, float_pivot: Path, run_onnx: Any, feed: Any, tmp_path: Path
 ) -> None:

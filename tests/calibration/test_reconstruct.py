@@ -20,6 +20,8 @@ from facex.calibration.reconstruct import head_loss, rates
 from facex.calibration.schedule import Schedule
 from facex.calibration.simulate import Learned, Simulation
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = Schedule(steps=6, batch=2, side=64, pool=4)
 FACES = np.array([[30, 40, 70, 90], [100, 20, 130, 60]], np.float32)
 

@@ -14,6 +14,8 @@ from facex.calibration.graph import Graph
 from facex.calibration.plan import affine
 from facex.calibration.units import closure, sensitivities, units
 
+pytestmark = pytest.mark.slow
+
 
 def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
     return helper.make_node(operator, inputs.split(","), [output], name=f"/{output}", **attributes)

@@ -17,6 +17,8 @@ from facex.parity import ground_truth
 from facex.progress import Silent
 from facex.reference import photographs
 
+pytestmark = pytest.mark.slow
+
 
 class _Counting(Silent):
     def __init__(self) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 from facex.demo import figure, head, person, scene
 from facex.demo.surfaces import View, render
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (240, 320)
 SEEDS = [(5, i) for i in range(12)]
 

@@ -148,6 +148,7 @@ def left_in_float(model: Any) -> tuple[str, int]:
     return conv.name, place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", INTEGER_TARGETS)
 def test_a_convolution_left_out_of_the_plan_is_a_float_island(qdq, make_job, integer_macs, tmp_path, target):
     model = onnx.load(str(qdq()))

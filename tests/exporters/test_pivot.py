@@ -16,6 +16,8 @@ from facex.reference.detector import ReferenceSession
 from facex.reference.photographs import letterbox
 from facex.types import Head, Size, as_plain
 
+pytestmark = pytest.mark.slow
+
 SIZE = Size(height=160, width=160)
 OUTPUTS = {Head.DECODED: ["boxes", "scores", "landmarks"], Head.RAW: ["loc", "conf", "landm"]}
 
