@@ -1,0 +1,384 @@
+"""What a file does: run beside the reference under every way of feeding it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facex.errors import FacexError
+from facex.foreign import feeds, outputs
+from facex.foreign.fit import Fitted, fit
+from facex.parity.match import match
+from facex.parity.metrics import FACE_SCORE
+from facex.provenance import Behaviour, Feed, FirstConvolution, Fit, Output, Trial, Triple
+from facex.reference import detector as reference
+from facex.reference import geometry
+from facex.reference.photographs import Photograph, letterbox, load
+from facex.types import ChannelOrder, Contract, Detections, Size
+
+if TYPE_CHECKING:
+    from facex.exporters._foreign import Fed, ForeignFile, Opened
+    from facex.foreign.outputs import Frame, Reading
+    from facex.progress import Clock
+    from facex.reference.detector import Detector
+    from facex.types import FloatArray
+
+OPEN_SIDE_PX = 320
+"""Where the file takes any size."""
+
+DRAWN = 4
+"""Pictures, where there are no photographs."""
+
+RECOGNISED_DB = 3.0
+"""An output that follows the reference less than this, half of what varies, is not known to be what it seems."""
+
+CLEAR_DB = 6.0
+"""Agreement from which a file is said to work; a shuffled channel order leaves a file of 8 bits below."""
+
+APART_DB = 3.0
+"""By which one channel order must be better than the other, both with the mean and scale that suit them best."""
+
+MEAN_TOLERANCE = 2.0
+"""Of 255 levels; a detector does not notice less, and 8 bits of activations cannot tell it."""
+
+SCALE_TOLERANCE = 0.03
+
+FEIGNED_MEAN = 80.0
+FEIGNED_SCALE = 0.7
+"""Mean and scale that a fit finds in noise as large as the signal. Files of 8 bits at 18 dB, which rounding shifts all
+in one direction, were off by 8 and by 0.02."""
+
+SEED = 20260725
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """The pictures and what the reference makes of them."""
+
+    detector: Detector
+    where: Frame
+    pictures: tuple[NDArray[np.uint8], ...]
+    expected: Mapping[str, FloatArray]
+    faces: tuple[Detections, ...]
+    predict: Callable[[ChannelOrder, Triple, Triple], dict[str, FloatArray]]
+
+
+def observe(
+    file: ForeignFile, detector: Detector, photographs: Sequence[Photograph], *, says: Feed | None,
+    first: FirstConvolution | None, threads: int, clock: Clock,
+) -> Behaviour:  # fmt: skip
+    """Feed the file everything that is usual and see under what it follows the reference.
+
+    Args:
+        file: of any tool.
+        detector: the checkpoint under its right contract.
+        photographs: what to feed; without any, pictures of coloured noise are drawn.
+        says: what the file says that it must be fed; differences of the mean are told against it.
+        first: what the weights of the first convolution tell.
+        threads: of the runtimes.
+        clock: times the stages.
+
+    Raises:
+        PhotographError: a photograph cannot be decoded.
+    """
+    if len(file.inputs) != 1:
+        return Behaviour(decided=False, reason=f"the file has {len(file.inputs)} inputs, a detector has one")
+    (fed,) = file.inputs
+    frame = _framed(fed)
+    if frame is None:
+        return Behaviour(decided=False, reason=f"its input {list(fed.shape)} is not one picture of three channels")
+    size, shape, channels_last = frame
+    try:
+        reference.check_size(size, detector.contract)
+        opened = file.open(shape)
+    except FacexError as error:
+        return Behaviour(decided=False, reason=f"it cannot be run here: {error}")
+    with clock("reference", f"running the reference on {len(photographs) or DRAWN} pictures", named=False):
+        scene = _scene(detector, size, photographs, threads)
+    tried = feeds.candidates(detector.contract, fed)
+    if says is not None and all((f.channel_order, f.mean, f.scale) != _key(says) for f in tried):
+        tried.append(says)
+    try:
+        with clock("behaviour", f"feeding {len(tried)} ways", len(tried), named=False):
+            ran = _ran(opened, tried, scene.pictures, channels_last, clock)
+    except FacexError as error:
+        return Behaviour(decided=False, reason=f"it cannot be run here: {error}", runtime=opened.runtime)
+    with clock("fit", "fitting the mean", named=False):
+        return _judged(tried, ran, scene, opened.runtime, says, first, bool(photographs))
+
+
+def _key(feed: Feed) -> tuple[ChannelOrder, Triple, Triple]:
+    return feed.channel_order, feed.mean, feed.scale
+
+
+def _framed(fed: Fed) -> tuple[Size, tuple[int, ...], bool] | None:
+    """Size, the whole shape, and whether channels come last, of an input that takes a picture."""
+    if len(fed.shape) != 4 or fed.shape[0] > 1:
+        return None
+    last = fed.shape[3] == 3 and fed.shape[1] != 3
+    if not last and fed.shape[1] != 3:
+        return None
+    height, width = (d or OPEN_SIDE_PX for d in (fed.shape[1:3] if last else fed.shape[2:4]))
+    return Size(height=height, width=width), (1, height, width, 3) if last else (1, 3, height, width), last
+
+
+def _scene(detector: Detector, size: Size, photographs: Sequence[Photograph], threads: int) -> _Scene:
+    import torch
+
+    from facex.calibration.simulate import torch_threads
+
+    contract = detector.contract
+    where = outputs.frame(contract, size)
+    pictures = tuple(letterbox(load(p.path), size, contract.mean_rgb).pixels[None] for p in photographs)
+    pictures = pictures or _drawn(size)
+    stacked = np.concatenate(pictures).astype(np.float32)
+
+    def logits(order: ChannelOrder, mean: Triple, scale: Triple) -> tuple[FloatArray, FloatArray, FloatArray]:
+        feed = Feed(label="", channel_order=order, mean=mean, scale=scale)
+        with torch.inference_mode(), torch_threads(threads):
+            levels = detector.network(torch.from_numpy(feeds.apply(feed, stacked, channels_last=False)))
+            loc, conf, landm = (t.numpy() for t in reference.flatten_logits(levels, contract.landmarks))
+        return loc, conf, landm
+
+    loc, conf, landm = logits(contract.channel_order, contract.mean, contract.scale)
+    expected = outputs.truth(loc, conf, landm)
+    faces = tuple(_faces(*parts, where) for parts in zip(loc, conf[..., 1] - conf[..., 0], landm, strict=True))
+    return _Scene(
+        detector=detector, where=where, pictures=pictures, expected=expected, faces=faces,
+        predict=lambda order, mean, scale: outputs.truth(*logits(order, mean, scale)),
+    )  # fmt: skip
+
+
+def _drawn(size: Size) -> tuple[NDArray[np.uint8], ...]:
+    """Coloured noise, coarse and fine: what a network sees is not one grey, and channels differ."""
+    from PIL import Image
+
+    random = np.random.default_rng(SEED)
+    found = []
+    for _ in range(DRAWN):
+        values = np.zeros((size.height, size.width, 3))
+        for cells, strength in ((4, 90.0), (12, 50.0), (40, 30.0)):
+            coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+            fine = coarse.resize((size.width, size.height), Image.Resampling.BICUBIC)
+            values += (np.asarray(fine, np.float64) - 127.5) / 127.5 * strength
+        found.append(np.clip(values + 127.5, 0, 255).astype(np.uint8)[None])
+    return tuple(found)
+
+
+def _faces(loc: FloatArray, margin: FloatArray, landm: FloatArray, where: Frame) -> Detections:
+    boxes, points = geometry.decode(loc, landm, where.anchors, where.contract.variances)
+    scores = (1 / (1 + np.exp(-np.clip(margin.reshape(-1), -60, 60)))).astype(np.float32)
+    return geometry.detect(boxes, scores, points, score=FACE_SCORE)
+
+
+_Values = list[NDArray[np.float32]]
+
+
+def _ran(
+    opened: Opened, tried: Sequence[Feed], pictures: Sequence[NDArray[np.uint8]], channels_last: bool, clock: Clock
+) -> tuple[list[str], list[list[_Values]]]:
+    """Names of the outputs, and by feed and picture their values."""
+    names: list[str] = []
+    ran: list[list[_Values]] = []
+    for feed in tried:
+        own: list[_Values] = []
+        for picture in pictures:
+            found = opened.run(feeds.apply(feed, picture, channels_last=channels_last))
+            names = [name for name, _ in found]
+            own.append([value for _, value in found])
+        ran.append(own)
+        clock.progress.advance()
+    return names, ran
+
+
+def _judged(
+    tried: Sequence[Feed], ran: tuple[list[str], list[list[_Values]]], scene: _Scene, runtime: str, says: Feed | None,
+    first: FirstConvolution | None, photographs: bool,
+) -> Behaviour:  # fmt: skip
+    names, values = ran
+    shapes = [tuple(value.shape) for value in values[0][0]]
+    candidates = outputs.readings(shapes, scene.where)
+    understood = outputs.choose(
+        candidates, [by_picture[0] for by_picture in values], scene.where, scene.expected, RECOGNISED_DB
+    )
+    told = tuple(_output(i, name, shapes[i], understood) for i, name in enumerate(names))
+    seen = functools.partial(
+        Behaviour, runtime=runtime, size=scene.where.size, pictures=len(scene.pictures), photographs=photographs,
+        outputs=told,
+    )  # fmt: skip
+    if not understood.chosen:
+        listed = ", ".join(f"{o.name} {list(o.shape)}" for o in told)
+        reason = f"no output follows the reference under any of {len(tried)} feeds; the file gives {listed}"
+        return seen(decided=False, reason=reason)
+    found = [_raw(understood.chosen, by_picture, scene.where) for by_picture in values]
+    trials = [_trial(feed, got, scene, understood.chosen) for feed, got in zip(tried, found, strict=True)]
+    ranked = sorted(range(len(trials)), key=lambda i: -trials[i].agreement_db)
+    fits = [_fitted(tried[i], found[i], scene, understood.chosen, says, first) for i in _best_of_orders(ranked, tried)]
+    decided, reason = _decision(fits, len(tried))
+    feed, best = max(fits, key=lambda pair: pair[1].agreement_db)
+    return seen(
+        decided=decided, reason=reason, works_under=_works_under(feed, best, scene.detector) if decided else None,
+        trials=tuple(trials[i] for i in ranked), fit=best,
+    )  # fmt: skip
+
+
+def _output(index: int, name: str, shape: tuple[int, ...], understood: outputs.Understood) -> Output:
+    own = [r for r in understood.chosen if r.output == index]
+    db = min((understood.seen_db[r] for r in own), default=None)
+    return Output(name=name, shape=shape, meaning="; ".join(r.meaning for r in own), agreement_db=db)
+
+
+def _raw(chosen: Sequence[Reading], by_picture: Sequence[_Values], where: Frame) -> dict[str, FloatArray]:
+    each = [outputs.raw(chosen, values, where) for values in by_picture]
+    return {kind: np.stack([one[kind] for one in each]) for kind in each[0]}
+
+
+def _agreement(expected: Mapping[str, FloatArray], found: Mapping[str, FloatArray]) -> float:
+    return float(np.mean([outputs.agreement_db(expected[kind], value) for kind, value in found.items()]))
+
+
+def _trial(feed: Feed, found: Mapping[str, FloatArray], scene: _Scene, chosen: Sequence[Reading]) -> Trial:
+    expected = outputs.picked(chosen, scene.expected)
+    return Trial(feed=feed, agreement_db=_agreement(expected, found), matched_f1=_matched_f1(found, scene))
+
+
+def _matched_f1(found: Mapping[str, FloatArray], scene: _Scene) -> float | None:
+    priors = len(scene.where.anchors)
+    if any(kind not in found or found[kind].shape[1] != priors for kind in ("loc", "margin")):
+        return None
+    landm = found.get("landm", scene.expected["landm"])
+    landm = landm if landm.shape[1] == priors else scene.expected["landm"]
+    pairs = faces = 0
+    for i, wanted in enumerate(scene.faces):
+        got = _faces(found["loc"][i], found["margin"][i], landm[i], scene.where)
+        pairs, faces = pairs + len(match(wanted, got)), faces + len(wanted) + len(got)
+    return 2 * pairs / faces if faces else None
+
+
+def _best_of_orders(ranked: Sequence[int], tried: Sequence[Feed]) -> list[int]:
+    """The best feed of each channel order, the best one first."""
+    return [next(i for i in ranked if tried[i].channel_order is order)
+            for order in dict.fromkeys(tried[i].channel_order for i in ranked)]  # fmt: skip
+
+
+def _fitted(
+    feed: Feed,
+    found: Mapping[str, FloatArray],
+    scene: _Scene,
+    chosen: Sequence[Reading],
+    says: Feed | None,
+    first: FirstConvolution | None,
+) -> tuple[Feed, Fit]:
+    """Mean and scale, in the network's channel order, under which the reference follows the file fed so."""
+    contract = scene.detector.contract
+
+    def predict(parameters: NDArray[np.float64]) -> dict[str, FloatArray]:
+        mean, scale = _settings(parameters, contract.scale)
+        return outputs.picked(chosen, scene.predict(contract.channel_order, mean, scale))
+
+    solved = fit(predict, found, [np.array([*mean, 0.0]) for mean in feeds.means(contract)])
+    agreement_db = _agreement(predict(solved.parameters), found)
+    return feed, _as_fit(solved, feed, contract, says, first, agreement_db)
+
+
+def _settings(parameters: NDArray[np.float64], scale: Triple) -> tuple[Triple, Triple]:
+    a, b, c, log_scale = map(float, parameters)
+    factor = float(np.exp(log_scale))
+    return (a, b, c), (scale[0] * factor, scale[1] * factor, scale[2] * factor)
+
+
+def _as_fit(
+    solved: Fitted,
+    feed: Feed,
+    contract: Contract,
+    says: Feed | None,
+    first: FirstConvolution | None,
+    agreement_db: float,
+) -> Fit:
+    outside = np.asarray(_by_colour(feed.mean, feed, contract))
+    promised = outside if says is None else np.asarray(_by_colour(says.mean, says, contract))
+    noise = 10 ** (-agreement_db / 20)
+    error = np.maximum(3 * solved.error, np.array([*[FEIGNED_MEAN * noise] * 3, FEIGNED_SCALE * noise]))
+    mean, source = solved.parameters[:3], "least squares"
+    held = _held_mean(first)
+    if held is not None and (np.abs(held + outside - mean) <= error[:3] + MEAN_TOLERANCE).all():
+        mean, source, error = held + outside, "the first convolution", np.array([MEAN_TOLERANCE] * 3 + [error[3]])
+    return Fit(
+        mean=_triple(mean),
+        mean_error=_triple(error[:3]),
+        mean_from=source,
+        mean_difference=_triple(mean - outside + promised - np.asarray(contract.mean)),
+        scale_ratio=float(np.exp(solved.parameters[3])),
+        scale_error=float(error[3]),
+        agreement_db=agreement_db,
+    )
+
+
+def _held_mean(first: FirstConvolution | None) -> NDArray[np.float64] | None:
+    """The mean that the first convolution's bias subtracts, by the network's channels."""
+    if first is None or first.mean is None:
+        return None
+    held = np.zeros(3)
+    held[list(first.channels)] = first.mean
+    return held
+
+
+def _by_colour(values: Triple, feed: Feed, contract: Contract) -> Triple:
+    """From the channel order of a feed to the network's, or back."""
+    return values if feed.channel_order is contract.channel_order else feeds.flipped(values)
+
+
+def _triple(values: Any) -> Triple:
+    a, b, c = (float(v) for v in values)
+    return a, b, c
+
+
+def mean_is_off(fit: Fit) -> bool:
+    """Whether the file subtracts another mean than it should, beyond what the fit can tell."""
+    return _beyond(fit.mean_difference, fit.mean_error)
+
+
+def _beyond(difference: Triple, error: Triple) -> bool:
+    return any(abs(d) > max(MEAN_TOLERANCE, e) for d, e in zip(difference, error, strict=True))
+
+
+def scale_is_off(fit: Fit) -> bool:
+    """Whether feed and file together scale otherwise than the contract."""
+    return abs(fit.scale_ratio - 1) > max(SCALE_TOLERANCE, fit.scale_error)
+
+
+def _works_under(feed: Feed, fit: Fit, detector: Detector) -> Feed:
+    """The feed, with what the fit says that is wanting."""
+    missing = np.asarray(detector.contract.mean) - np.asarray(fit.mean)
+    off = _beyond(_triple(missing), fit.mean_error)
+    if not off and not scale_is_off(fit):
+        return feed
+    more = _by_colour(_triple(missing), feed, detector.contract) if off else (0.0, 0.0, 0.0)
+    factor = 1 / fit.scale_ratio if scale_is_off(fit) else 1.0
+    return Feed(
+        label=f"{feed.label}, corrected",
+        channel_order=feed.channel_order,
+        mean=_triple(round(a + b, 1) for a, b in zip(feed.mean, more, strict=True)),
+        scale=_triple(s * factor for s in feed.scale),
+    )
+
+
+def _decision(fits: Sequence[tuple[Feed, Fit]], feeds_tried: int) -> tuple[bool, str]:
+    ranked = sorted(fits, key=lambda pair: -pair[1].agreement_db)
+    (feed, best), rest = ranked[0], ranked[1:]
+    how = f"fed {feed.in_words()} and with the mean that suits it best, it follows the reference at "
+    if best.agreement_db < CLEAR_DB:
+        return False, f"none of {feeds_tried} feeds makes it work: {how}{best.agreement_db:.1f} dB at most"
+    if rest and best.agreement_db - rest[0][1].agreement_db < APART_DB:
+        other, close = rest[0]
+        return (
+            False,
+            f"{how}{best.agreement_db:.1f} dB, but fed {other.channel_order} at {close.agreement_db:.1f} dB too",
+        )
+    beside = f", and at {rest[0][1].agreement_db:.1f} dB in the other channel order" if rest else ""
+    return True, f"{how}{best.agreement_db:.1f} dB{beside}"
