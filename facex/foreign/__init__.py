@@ -134,7 +134,7 @@ def _origin(compared: Weights) -> str:
 
 def _faults(seen: Behaviour, says: Feed, under: Feed, only_pixels: bool, detector: Detector) -> list[str]:
     """What is wrong with what a file says, and the ways out."""
-    from facex.foreign.behaviour import MEAN_TOLERANCE, mean_is_off, scale_is_off
+    from facex.foreign.behaviour import MEAN_TOLERANCE, mean_is_off, scale_is_off, sensible
 
     contract, fit = detector.contract, seen.fit
     found = []
@@ -147,7 +147,7 @@ def _faults(seen: Behaviour, says: Feed, under: Feed, only_pixels: bool, detecto
         error = max(fit.mean_error)
         unsure = f" (give or take {error:.0f})" if error > MEAN_TOLERANCE else ""
         found.append(
-            f"its mean is off by {numbers(fit.mean_difference)}{unsure} in the network's order, "
+            f"its mean is off by {numbers(sensible(fit.mean_difference, fit))}{unsure} in the network's order, "
             f"{str(contract.channel_order).upper()}: export again with --mean {_option(contract.mean)}"
         )
     if fit is not None and scale_is_off(fit):

@@ -347,6 +347,12 @@ def _beyond(difference: Triple, error: Triple) -> bool:
     return any(abs(d) > max(MEAN_TOLERANCE, e) for d, e in zip(difference, error, strict=True))
 
 
+def sensible(values: Triple, fit: Fit) -> Triple:
+    """Without the digits that the fit cannot know."""
+    digits = 0 if max(fit.mean_error) >= 1 else 1
+    return _triple(round(v, digits) + 0.0 for v in values)
+
+
 def scale_is_off(fit: Fit) -> bool:
     """Whether feed and file together scale otherwise than the contract."""
     return abs(fit.scale_ratio - 1) > max(SCALE_TOLERANCE, fit.scale_error)
@@ -363,7 +369,7 @@ def _works_under(feed: Feed, fit: Fit, detector: Detector) -> Feed:
     return Feed(
         label=f"{feed.label}, corrected",
         channel_order=feed.channel_order,
-        mean=_triple(round(a + b, 1) for a, b in zip(feed.mean, more, strict=True)),
+        mean=sensible(_triple(a + b for a, b in zip(feed.mean, more, strict=True)), fit),
         scale=_triple(s * factor for s in feed.scale),
     )
 

@@ -53,7 +53,7 @@ def frame(contract: Contract, size: Size) -> Frame:
     """The priors of a contract at a size."""
     anchors = geometry.priors(contract, size)
     per_cell = tuple(map(len, contract.min_sizes))
-    cells = [-(-size.height // s) * -(-size.width // s) for s in contract.strides]
+    cells = [rows * columns for rows, columns in geometry.cells(contract, size)]
     ends = list(itertools.accumulate(c * a for c, a in zip(cells, per_cell, strict=True)))
     return Frame(
         contract=contract, size=size, anchors=anchors, levels=tuple(zip([0, *ends[:-1]], ends, strict=True)),
