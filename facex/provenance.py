@@ -43,7 +43,8 @@ class Layer:
         parameters: weights and biases of it.
         stored: type of the file's weights; empty where nothing was found.
         snr_db: of the file's weights, up to the scales of channels where `agreement` is `scaled`.
-        bias_snr_db: of its biases, with the same scales; None where the checkpoint's are all zero.
+        bias_snr_db: of its biases, with the same scales; None where the checkpoint's are all zero, and where a
+            depthwise weight is scaled, for its factors are those of outputs over those of inputs.
     """
 
     name: str

@@ -198,8 +198,11 @@ def _layer(ours: Convolution, theirs: Convolution, likeness: Likeness) -> Layer:
         snr_db, rows = likeness.plain_db, np.ones_like(likeness.rows)
     else:
         agreement = Agreement.SCALED if likeness.scaled_db >= floor else Agreement.DIFFERS
-        snr_db, rows = likeness.scaled_db, likeness.rows
-    bias = np.tile(ours.bias, len(theirs.bias) // len(ours.bias)) * rows
+        snr_db, rows = likeness.scaled_db, np.ones_like(likeness.rows) if _even(likeness.rows) else likeness.rows
+    bias = _bias(ours, theirs) * rows
+    if agreement in (Agreement.SCALED, Agreement.DIFFERS) and not _even(rows):
+        # of a factor that rows and columns could share, the biases tell whose it is
+        bias = bias * _share(bias, theirs.bias)
     signal, noise = float(np.square(bias).sum()), float(np.square(theirs.bias - bias).sum())
     return Layer(
         name=ours.name,
@@ -208,25 +211,46 @@ def _layer(ours: Convolution, theirs: Convolution, likeness: Likeness) -> Layer:
         agreement=agreement,
         stored=theirs.stored,
         snr_db=snr_db,
-        bias_snr_db=_db(signal, noise) if signal > 0 else None,
+        bias_snr_db=None
+        if signal == 0 or (agreement is Agreement.SCALED and ours.weight.shape[1] == 1)
+        else _db(signal, noise),
     )
 
 
 def _first(ours: Convolution, theirs: Convolution, likeness: Likeness) -> FirstConvolution:
     """The order, the scale and the mean that were folded into the convolution that sees the pixels."""
-    rows, columns = likeness.rows, likeness.columns
-    even = float(np.ptp(np.abs(rows))) <= 0.02 * float(np.abs(rows).mean())
-    scale = tuple(float(c * rows.mean()) for c in columns) if even else None
-    bias = np.tile(ours.bias, len(theirs.bias) // len(ours.bias)) * rows
-    # theirs(x) = W'(x - mean) + bias, so that their bias is bias - sum(W') mean
+    even = _even(likeness.rows)
+    factor = float(likeness.rows.mean()) if even else 1.0
+    bias = _bias(ours, theirs) * likeness.rows / factor
+    # theirs(x) = W'(x - mean) + bias, so that their bias is bias - sum(W') mean; see `_layer` for uneven rows
     sums = theirs.weight.sum(axis=(2, 3))
-    solved, *_ = np.linalg.lstsq(-sums, theirs.bias - bias, rcond=None)
-    left = theirs.bias - bias + sums @ solved
-    told = _db(float(np.square(theirs.bias - bias).sum()), float(np.square(left).sum())) >= FIRST_BIAS_DB
-    different = _db(float(np.square(bias).sum()), float(np.square(theirs.bias - bias).sum())) < FIRST_BIAS_DB
+    unknown = -sums if even else np.column_stack([-sums, bias])
+    known = theirs.bias - bias if even else theirs.bias
+    solved, *_ = np.linalg.lstsq(unknown, known, rcond=None)
+    told = _db(float(np.square(known).sum()), float(np.square(known - unknown @ solved).sum())) >= FIRST_BIAS_DB
+    without = bias if even else bias * _share(bias, theirs.bias)
+    needed = _db(float(np.square(without).sum()), float(np.square(theirs.bias - without).sum())) < FIRST_BIAS_DB
     return FirstConvolution(
-        channels=likeness.channels, scale=scale, mean=tuple(map(float, solved)) if told and different else None
+        channels=likeness.channels,
+        scale=tuple(float(c * factor) for c in likeness.columns) if even else None,
+        mean=tuple(map(float, solved[:3])) if told and needed else None,
     )
+
+
+def _bias(ours: Convolution, theirs: Convolution) -> DoubleArray:
+    """Our bias, once for every copy of the channels; see `_laid_over`."""
+    return np.tile(ours.bias, len(theirs.bias) // len(ours.bias))
+
+
+def _even(rows: DoubleArray) -> bool:
+    """Whether all outputs have one factor, which then is the inputs'."""
+    return float(np.ptp(rows)) <= 0.02 * abs(float(rows.mean()))
+
+
+def _share(ours: DoubleArray, theirs: DoubleArray) -> float:
+    """The factor on the one that comes nearest to the other."""
+    own = float(ours @ ours)
+    return float(ours @ theirs) / own if own else 1.0
 
 
 def _verdict(layers: Sequence[Layer], found: int) -> tuple[Answer, str]:

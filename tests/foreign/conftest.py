@@ -74,6 +74,8 @@ def by_another_tool(detector: Detector, tmp_path_factory: pytest.TempPathFactory
     import torch
     from torch import Tensor, nn
 
+    from facex.exporters._quiet import quiet
+
     folder = tmp_path_factory.mktemp("another")
 
     class Other(nn.Module):
@@ -104,11 +106,13 @@ def by_another_tool(detector: Detector, tmp_path_factory: pytest.TempPathFactory
         path = folder / f"{form}.onnx"
         if not path.exists():
             side = 160
-            torch.onnx.export(
-                Other(form).eval(), (torch.zeros(1, 3, side, side),), str(path), input_names=["data"], opset_version=13,
-                dynamo=False, do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE,
-                dynamic_axes={"data": {2: "height", 3: "width"}} if form == "open" else None,
-            )  # fmt: skip
+            with quiet():
+                torch.onnx.export(
+                    Other(form).eval(), (torch.zeros(1, 3, side, side),), str(path), input_names=["data"],
+                    opset_version=13, dynamo=False, do_constant_folding=False,
+                    training=torch.onnx.TrainingMode.PRESERVE,
+                    dynamic_axes={"data": {2: "height", 3: "width"}} if form == "open" else None,
+                )  # fmt: skip
         return path
 
     return write
