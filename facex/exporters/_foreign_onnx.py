@@ -72,9 +72,10 @@ def _opened(path: Path, inputs: tuple[Fed, ...], threads: int) -> Opened:
     def run(values: NDArray[np.float32]) -> Outputs:
         try:
             found = session.run(None, {fed.name: to_integers(values, fed)})
+            return tuple((n, np.asarray(v, np.float32)) for n, v in zip(names, found, strict=True))
+        # onnxruntime's own again, or an output that is no array of numbers
         except Exception as error:
             raise BackendError(f"{path}: onnxruntime cannot run it: {first_line(error)}") from error
-        return tuple((n, np.asarray(v, np.float32)) for n, v in zip(names, found, strict=True))
 
     return Opened(runtime=f"onnxruntime {onnxruntime.__version__}", run=run)
 
@@ -85,7 +86,8 @@ def _convolutions(graph: Graph) -> Iterator[Convolution]:
             names = node.input[1], node.input[2] if node.op_type == "Conv" and len(node.input) > 2 else ""
             weight, bias = (_value(graph, name) for name in names)
             if weight is not None and node.op_type == "ConvInteger" and len(node.input) > 3:
-                weight = weight - along(graph.constants[node.input[3]], 0, weight.ndim)
+                zero = _value(graph, node.input[3])
+                weight = None if zero is None else weight - along(zero, 0, weight.ndim)
         elif node.op_type == "QLinearConv":
             weight, bias = _integer(graph, node)
         else:

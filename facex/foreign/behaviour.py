@@ -201,7 +201,9 @@ def _judged(
     first: FirstConvolution | None, photographs: bool,
 ) -> Behaviour:  # fmt: skip
     names, values = ran
-    shapes = [tuple(value.shape) for value in values[0][0]]
+    # an output whose length depends on what is found, as after a suppression, is not by prior
+    seen_shapes = [{value.shape for value in each} for each in zip(*(v for feed in values for v in feed), strict=True)]
+    shapes = [shape.pop() if len(shape) == 1 else () for shape in seen_shapes]
     candidates = outputs.readings(shapes, scene.where)
     understood = outputs.choose(
         candidates, [by_picture[0] for by_picture in values], scene.where, scene.expected, RECOGNISED_DB

@@ -21,10 +21,10 @@ SIZE = Size(height=160, width=160)
 
 @pytest.fixture(scope="session")
 def photographs(photo_dir: Path) -> list[Photograph]:
-    """Those of `photo_dir`."""
+    """Three of `photo_dir`."""
     from facex.reference.photographs import find
 
-    return find(photo_dir, option="--images")
+    return find(photo_dir, option="--images")[:3]
 
 
 @pytest.fixture(scope="session")
@@ -40,25 +40,28 @@ def exported_as(
     folder = tmp_path_factory.mktemp("exported_as")
     written: dict[Any, Path] = {}
 
+    def once(key: Any, suffix: str, make: Callable[[Path], None]) -> Path:
+        if key not in written:
+            written[key] = folder / f"{len(written)}{suffix}"
+            make(written[key])
+        return written[key]
+
     def write(target: str, precision: str = "fp32", head: Head = Head.DECODED, **stated: Any) -> Path:
-        key = (target, precision, head, *sorted(stated.items()))
-        if key in written:
-            return written[key]
-        place = folder / str(len(written))
-        place.mkdir()
+        contract = (head, *sorted(stated.items()))
         wrong = detector.load(seeded_checkpoint, ContractOptions(**stated))
-        pivot, qdq = place / "pivot.onnx", place / "qdq.onnx"
-        _pivot.write(wrong, SIZE, head, 17, pivot)
-        if precision == "w8a8":
-            calibrated(pivot, wrong, head).write(qdq)
+        pivot = once(contract, ".onnx", lambda path: _pivot.write(wrong, SIZE, head, 17, path))
+        quantized = precision == "w8a8"
+        qdq = once((contract, "qdq"), ".onnx", calibrated(pivot, wrong, head).write) if quantized else None
         info = exporters.info(target)
-        path = written[key] = place / f"seeded_{precision}{info.suffix}"
         options = exporters.settled(ExportOptions(opset=17, deployment_target=None), info, Precision(precision))
-        exporters.load(target).export(
-            Job(path=path, precision=Precision(precision), head=head, size=SIZE, detector=wrong, pivot=pivot,
-                qdq=qdq if precision == "w8a8" else None, options=options)
-        )  # fmt: skip
-        return path
+
+        def export(path: Path) -> None:
+            exporters.load(target).export(
+                Job(path=path, precision=Precision(precision), head=head, size=SIZE, detector=wrong, pivot=pivot,
+                    qdq=qdq, options=options)
+            )  # fmt: skip
+
+        return once((target, precision, contract), info.suffix, export)
 
     return write
 
