@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ SCALES_TELL_DB = 6.0
 """Channel scales that explain this much more are there; fewer are what any fit gains from its freedom."""
 
 FIRST_BIAS_DB = 30.0
+ENOUGH_DB = 60.0
 SWEEPS = 30
 WORST_SHOWN = 3
 
@@ -83,10 +84,7 @@ def compare(wanted: Sequence[Convolution], found: Sequence[Convolution]) -> Weig
         for j, theirs in enumerate(found)
         if (likeness := _likeness(ours, theirs, permuted=i == first)) is not None
     }
-    chosen: dict[int, int] = {}
-    for i, j in sorted(pairs, key=lambda pair: (-_best_db(pairs[pair]), pair)):
-        if i not in chosen and j not in chosen.values():
-            chosen[i] = j
+    chosen = _assigned({pair: _best_db(likeness) for pair, likeness in pairs.items()})
     layers = tuple(
         _layer(ours, found[chosen[i]], pairs[i, chosen[i]]) if i in chosen
         else Layer(name=ours.name, found="", parameters=_parameters(ours), agreement=Agreement.MISSING)
@@ -98,6 +96,33 @@ def compare(wanted: Sequence[Convolution], found: Sequence[Convolution]) -> Weig
         seen = _first(wanted[first], found[chosen[first]], pairs[first, chosen[first]])
     unmatched = tuple(c.name for j, c in enumerate(found) if j not in chosen.values())
     return Weights(built_from=answer, reason=reason, layers=layers, unmatched=unmatched, first=seen)
+
+
+def _assigned(ratios_db: Mapping[tuple[int, int], float]) -> dict[int, int]:
+    """Ours -> theirs, one to one: the best pair first, then exchanges while they help.
+
+    A convolution of which one input is alive, as in a squeeze-and-excitation, is like any other up to the scales of its
+    outputs. Taken greedily, it might go to the wrong one; beyond `ENOUGH_DB` a pair is therefore no better than that.
+    """
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for i, j in sorted(ratios_db, key=lambda pair: (-min(ratios_db[pair], ENOUGH_DB), pair)):
+        if i not in chosen and j not in taken:
+            chosen[i] = j
+            taken.add(j)
+
+    def worth(i: int, j: int) -> float:
+        return min(ratios_db.get((i, j), -math.inf), ENOUGH_DB)
+
+    improved = True
+    while improved:
+        improved = False
+        for a, b in itertools.combinations(chosen, 2):
+            now, then = worth(a, chosen[a]) + worth(b, chosen[b]), worth(a, chosen[b]) + worth(b, chosen[a])
+            if then > now + 1e-6:
+                chosen[a], chosen[b] = chosen[b], chosen[a]
+                improved = True
+    return chosen
 
 
 def _parameters(convolution: Convolution) -> int:

@@ -157,3 +157,18 @@ def test_dead_channels_do_not_decide(network: list[Convolution]):
     changed = [*network[:3], dataclasses.replace(network[3], weight=ours)]
     found = weights.compare(changed, [*network[:3], dataclasses.replace(network[3], weight=theirs)])
     assert found.built_from is Answer.YES
+
+
+def test_a_convolution_with_one_live_input_does_not_take_anothers_place():
+    random = np.random.default_rng(8)
+    dense, single = random.normal(size=(2, 12, 6, 1, 1))
+    single[:, 1:] *= 1e-9
+    ours = [_convolution("dense", dense, np.zeros(12)), _convolution("single", single, np.zeros(12))]
+
+    def rounded(c: Convolution) -> Convolution:
+        step = np.abs(c.weight).max() / 127
+        return dataclasses.replace(c, weight=np.rint(c.weight / step) * step, stored="int8", bits=8)
+
+    found = weights.compare(ours, list(map(rounded, ours)))
+    assert [(layer.name, layer.found) for layer in found.layers] == [("dense", "dense"), ("single", "single")]
+    assert found.built_from is Answer.YES

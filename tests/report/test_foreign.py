@@ -51,7 +51,9 @@ def found() -> Foreign:
         behaviour=Behaviour(
             decided=True, reason="it follows", runtime="runtime 1", size=Size(height=160, width=160), pictures=4,
             photographs=True, works_under=bgr,
-            trials=(Trial(feed=bgr, agreement_db=30.04, matched_f1=1.0), Trial(feed=rgb, agreement_db=-3, matched_f1=None)),
+            trials=(
+                Trial(feed=bgr, agreement_db=30.04, matched_f1=1.0), Trial(feed=rgb, agreement_db=-3, matched_f1=None),
+            ),
             outputs=(
                 Output(name="a", shape=(1, 10, 4), meaning="box offsets", agreement_db=31.0),
                 Output(name="b", shape=(7,), meaning="", agreement_db=None),
