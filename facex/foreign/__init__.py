@@ -136,7 +136,7 @@ def _origin(compared: Weights) -> str:
 
 def _faults(seen: Behaviour, says: Feed, under: Feed, only_pixels: bool, detector: Detector) -> list[str]:
     """What is wrong with what a file says, and the ways out."""
-    from facex.foreign.behaviour import MEAN_TOLERANCE, mean_is_off, scale_is_off, sensible
+    from facex.foreign.effective import MEAN_TOLERANCE, mean_is_off, scale_is_off, sensible
 
     contract, fit = detector.contract, seen.fit
     found = []

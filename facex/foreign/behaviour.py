@@ -5,21 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import FacexError
-from facex.foreign import feeds, outputs
-from facex.foreign.fit import Fitted, fit
+from facex.foreign import effective, feeds, outputs
+from facex.foreign.fit import fit
 from facex.parity.match import match
 from facex.parity.metrics import FACE_SCORE
 from facex.provenance import Behaviour, Feed, FirstConvolution, Fit, Output, Trial, Triple
 from facex.reference import detector as reference
 from facex.reference import geometry
 from facex.reference.photographs import Photograph, letterbox, load
-from facex.types import ChannelOrder, Contract, Detections, Size
+from facex.types import ChannelOrder, Detections, Size
 
 if TYPE_CHECKING:
     from facex.exporters._foreign import Fed, ForeignFile, Opened
@@ -36,22 +36,6 @@ DRAWN = 4
 
 RECOGNISED_DB = 3.0
 """An output that follows the reference less than this, half of what varies, is not known to be what it seems."""
-
-CLEAR_DB = 6.0
-"""Agreement from which a file is said to work; a shuffled channel order leaves a file of 8 bits below."""
-
-APART_DB = 3.0
-"""By which one channel order must be better than the other, both with the mean and scale that suit them best."""
-
-MEAN_TOLERANCE = 2.0
-"""Of 255 levels; a detector does not notice less, and 8 bits of activations cannot tell it."""
-
-SCALE_TOLERANCE = 0.03
-
-FEIGNED_MEAN = 80.0
-FEIGNED_SCALE = 0.7
-"""Mean and scale that a fit finds in noise as large as the signal. Files of 8 bits at 18 dB, which rounding shifts all
-in one direction, were off by 8 and by 0.02."""
 
 SEED = 20260725
 
@@ -221,10 +205,11 @@ def _judged(
     trials = [_trial(feed, got, scene, understood.chosen) for feed, got in zip(tried, found, strict=True)]
     ranked = sorted(range(len(trials)), key=lambda i: -trials[i].agreement_db)
     fits = [_fitted(tried[i], found[i], scene, understood.chosen, says, first) for i in _best_of_orders(ranked, tried)]
-    decided, reason = _decision(fits, len(tried))
+    decided, reason = effective.decision(fits, len(tried))
     feed, best = max(fits, key=lambda pair: pair[1].agreement_db)
+    under = effective.works_under(feed, best, scene.detector) if decided else None
     return seen(
-        decided=decided, reason=reason, works_under=_works_under(feed, best, scene.detector) if decided else None,
+        decided=decided, reason=reason, works_under=under,
         trials=tuple(trials[i] for i in ranked), fit=best,
     )  # fmt: skip
 
@@ -285,108 +270,10 @@ def _fitted(
 
     solved = fit(predict, found, [np.array([*mean, 0.0]) for mean in feeds.means(contract)])
     agreement_db = _agreement(predict(solved.parameters), found)
-    return feed, _as_fit(solved, feed, contract, says, first, agreement_db)
+    return feed, effective.as_fit(solved, feed, contract, says, first, agreement_db)
 
 
 def _settings(parameters: NDArray[np.float64], scale: Triple) -> tuple[Triple, Triple]:
     a, b, c, log_scale = map(float, parameters)
     factor = float(np.exp(log_scale))
     return (a, b, c), (scale[0] * factor, scale[1] * factor, scale[2] * factor)
-
-
-def _as_fit(
-    solved: Fitted,
-    feed: Feed,
-    contract: Contract,
-    says: Feed | None,
-    first: FirstConvolution | None,
-    agreement_db: float,
-) -> Fit:
-    outside = np.asarray(_by_colour(feed.mean, feed, contract))
-    promised = outside if says is None else np.asarray(_by_colour(says.mean, says, contract))
-    noise = 10 ** (-agreement_db / 20)
-    error = np.maximum(3 * solved.error, np.array([*[FEIGNED_MEAN * noise] * 3, FEIGNED_SCALE * noise]))
-    mean, source = solved.parameters[:3], "least squares"
-    held = _held_mean(first)
-    if held is not None and (np.abs(held + outside - mean) <= error[:3] + MEAN_TOLERANCE).all():
-        mean, source, error = held + outside, "the first convolution", np.array([MEAN_TOLERANCE] * 3 + [error[3]])
-    return Fit(
-        mean=_triple(mean),
-        mean_error=_triple(error[:3]),
-        mean_from=source,
-        mean_difference=_triple(mean - outside + promised - np.asarray(contract.mean)),
-        scale_ratio=float(np.exp(solved.parameters[3])),
-        scale_error=float(error[3]),
-        agreement_db=agreement_db,
-    )
-
-
-def _held_mean(first: FirstConvolution | None) -> NDArray[np.float64] | None:
-    """The mean that the first convolution's bias subtracts, by the network's channels."""
-    if first is None or first.mean is None:
-        return None
-    held = np.zeros(3)
-    held[list(first.channels)] = first.mean
-    return held
-
-
-def _by_colour(values: Triple, feed: Feed, contract: Contract) -> Triple:
-    """From the channel order of a feed to the network's, or back."""
-    return values if feed.channel_order is contract.channel_order else feeds.flipped(values)
-
-
-def _triple(values: Any) -> Triple:
-    a, b, c = (float(v) for v in values)
-    return a, b, c
-
-
-def mean_is_off(fit: Fit) -> bool:
-    """Whether the file subtracts another mean than it should, beyond what the fit can tell."""
-    return _beyond(fit.mean_difference, fit.mean_error)
-
-
-def _beyond(difference: Triple, error: Triple) -> bool:
-    return any(abs(d) > max(MEAN_TOLERANCE, e) for d, e in zip(difference, error, strict=True))
-
-
-def sensible(values: Triple, fit: Fit) -> Triple:
-    """Without the digits that the fit cannot know."""
-    digits = 0 if max(fit.mean_error) >= 1 else 1
-    return _triple(round(v, digits) + 0.0 for v in values)
-
-
-def scale_is_off(fit: Fit) -> bool:
-    """Whether feed and file together scale otherwise than the contract."""
-    return abs(fit.scale_ratio - 1) > max(SCALE_TOLERANCE, fit.scale_error)
-
-
-def _works_under(feed: Feed, fit: Fit, detector: Detector) -> Feed:
-    """The feed, with what the fit says that is wanting."""
-    missing = np.asarray(detector.contract.mean) - np.asarray(fit.mean)
-    off = _beyond(_triple(missing), fit.mean_error)
-    if not off and not scale_is_off(fit):
-        return feed
-    more = _by_colour(_triple(missing), feed, detector.contract) if off else (0.0, 0.0, 0.0)
-    factor = 1 / fit.scale_ratio if scale_is_off(fit) else 1.0
-    return Feed(
-        label=f"{feed.label}, corrected",
-        channel_order=feed.channel_order,
-        mean=sensible(_triple(a + b for a, b in zip(feed.mean, more, strict=True)), fit),
-        scale=_triple(s * factor for s in feed.scale),
-    )
-
-
-def _decision(fits: Sequence[tuple[Feed, Fit]], feeds_tried: int) -> tuple[bool, str]:
-    ranked = sorted(fits, key=lambda pair: -pair[1].agreement_db)
-    (feed, best), rest = ranked[0], ranked[1:]
-    how = f"fed {feed.in_words()} and with the mean that suits it best, it follows the reference at "
-    if best.agreement_db < CLEAR_DB:
-        return False, f"none of {feeds_tried} feeds makes it work: {how}{best.agreement_db:.1f} dB at most"
-    if rest and best.agreement_db - rest[0][1].agreement_db < APART_DB:
-        other, close = rest[0]
-        return (
-            False,
-            f"{how}{best.agreement_db:.1f} dB, but fed {other.channel_order} at {close.agreement_db:.1f} dB too",
-        )
-    beside = f", and at {rest[0][1].agreement_db:.1f} dB in the other channel order" if rest else ""
-    return True, f"{how}{best.agreement_db:.1f} dB{beside}"

@@ -176,9 +176,8 @@ def _scaled(ours: DoubleArray, theirs: DoubleArray, order: tuple[int, ...]) -> L
         noise = (importance @ (given - 2 * factor * both + factor**2 * own)).sum()
         return _db(float(importance @ energy), float(noise))
 
-    twice = 2 * both.shape[1] == 2 * laid.shape[1] and _doubled(laid)
     columns = np.ones(laid.shape[1])
-    if twice:
+    if _doubled(laid):
         columns[len(columns) // 2 :] = -1.0
     plain_db = ratio_db(np.ones(len(laid)), np.ones(laid.shape[1]))
     rows = _quotient(both @ columns, own @ columns**2)
@@ -298,11 +297,3 @@ def _verdict(layers: Sequence[Layer], found: int) -> tuple[Answer, str]:
         parts.append("it may have been trained on, or pruned, from this checkpoint")
     undecided = not other and same > len(layers) // 2
     return Answer.UNDECIDED if undecided else Answer.NO, "; ".join(parts)
-
-
-def plain_type(convolutions: Sequence[Convolution]) -> str:
-    """Types of the weights of a file, the most frequent first."""
-    kinds: dict[str, int] = {}
-    for convolution in convolutions:
-        kinds[convolution.stored] = kinds.get(convolution.stored, 0) + 1
-    return ", ".join(sorted(kinds, key=lambda kind: -kinds[kind]))
