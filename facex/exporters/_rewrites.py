@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facex.reference import families, geometry
 from facex.reference.backbones.layers import first_convolution
-from facex.reference.detector import Detector, by_prior
+from facex.reference.detector import Detector
 from facex.types import ChannelOrder, Contract, Head, Size
 
 if TYPE_CHECKING:
@@ -84,17 +84,22 @@ class ImageModel(nn.Module):
         """Outputs of the head, in the order of `output_names`."""
         levels = self.network(image - self.mean)
         margin = self.margin(levels)
-        extra = (by_prior([level.mesh for level in levels], self.mesh),) if self.mesh else ()
+        extra = (_by_prior([level.mesh for level in levels if level.mesh is not None], self.mesh),) if self.mesh else ()
         if self.decoder is not None:
             boxes, landmarks = self.decoder(levels)
             return boxes, torch.sigmoid(margin), landmarks, *extra
         margin = margin.reshape(1, -1, 1)
         return (
-            by_prior([level.loc for level in levels], 4),
+            _by_prior([level.loc for level in levels], 4),
             torch.sigmoid(torch.cat([-margin, margin], dim=2)),
-            by_prior([level.landm for level in levels], 2 * self.landmarks),
+            _by_prior([level.landm for level in levels], 2 * self.landmarks),
             *extra,
         )
+
+
+def _by_prior(maps: list[Tensor], width: int) -> Tensor:
+    """Maps of all levels, [1, A*width, H, W] each, to [1, N, width]."""
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(1, -1, width) for m in maps], dim=1)
 
 
 class FaceMargin(nn.Module):

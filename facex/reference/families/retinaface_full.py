@@ -40,7 +40,9 @@ CASCADE, MESH = ("first_box_heads.", "refined_contexts."), ("mesh_heads.",)
 """How the keys of the optional parts begin."""
 
 
-def compose(first: Tensor, loc: Tensor, landm: Tensor, *, anchors: int, size_variance: float) -> tuple[Tensor, Tensor]:
+def compose(
+    first: Tensor, loc: Tensor, landm: Tensor, *, landmarks: int, size_variance: float
+) -> tuple[Tensor, Tensor]:
     """Offsets from regressed anchors, as offsets from the anchors that were regressed.
 
     Both are coded as in `facex.reference.geometry.decode`. An anchor (c, s) is regressed to c' = c + v0 s t1 and
@@ -51,7 +53,7 @@ def compose(first: Tensor, loc: Tensor, landm: Tensor, *, anchors: int, size_var
         first: float32 [B, A*4, H, W], offsets of the regressed anchors from the anchors.
         loc: float32 [B, A*4, H, W], offsets of the boxes from the regressed anchors.
         landm: float32 [B, A*2K, H, W], offsets of the points from the regressed anchors.
-        anchors: A, priors a cell.
+        landmarks: K, points per face.
         size_variance: v1, the second of the contract's variances.
 
     Returns:
@@ -59,18 +61,18 @@ def compose(first: Tensor, loc: Tensor, landm: Tensor, *, anchors: int, size_var
     """
     batch, _, rows, columns = first.shape
 
-    def pairs(raw: Tensor) -> Tensor:
-        """[B, A*2n, H, W] -> [B, H*W*A, n, 2]."""
-        return raw.permute(0, 2, 3, 1).reshape(batch, rows * columns * anchors, -1, 2)
+    def pairs(raw: Tensor, count: int) -> Tensor:
+        """[B, A*count*2, H, W] -> [B, H*W*A, count, 2]."""
+        return raw.permute(0, 2, 3, 1).reshape(batch, -1, count, 2)
 
     def as_map(value: Tensor) -> Tensor:
         return value.reshape(batch, rows, columns, -1).permute(0, 3, 1, 2)
 
-    regressed, box = pairs(first), pairs(loc)
+    regressed, box = pairs(first, 2), pairs(loc, 2)
     centre, log_size = regressed[:, :, :1], regressed[:, :, 1:]
     grown = torch.exp(log_size * size_variance)
     offsets = torch.cat([centre + box[:, :, :1] * grown, log_size + box[:, :, 1:]], dim=2)
-    return as_map(offsets), as_map(centre + pairs(landm) * grown)
+    return as_map(offsets), as_map(centre + pairs(landm, landmarks) * grown)
 
 
 class RetinaFaceFull(nn.Module):
@@ -101,7 +103,7 @@ class RetinaFaceFull(nn.Module):
         mesh: int,
     ) -> None:
         super().__init__()
-        self.anchors, self.size_variance = anchors, size_variance
+        self.landmarks, self.size_variance = landmarks, size_variance
         self.backbone = ResNet(depth)
         self.pyramid = FeaturePyramid(self.backbone.all_channels, width, slope)
         self.coarsest = ConvUnit(self.backbone.all_channels[-1], width, 3, 2, slope=slope)
@@ -134,7 +136,7 @@ class RetinaFaceFull(nn.Module):
                 first,
                 self.box_heads[index](feature),
                 self.landmark_heads[index](feature),
-                anchors=self.anchors[index],
+                landmarks=self.landmarks,
                 size_variance=self.size_variance,
             )
         mesh = None if self.mesh_heads is None else self.mesh_heads[index](feature)
