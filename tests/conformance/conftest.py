@@ -6,7 +6,7 @@ A family `<name>` brings `families/<name>.py` with
     def checkpoint(request: pytest.FixtureRequest, variant: str) -> tuple[Path, ContractOptions]
 
 a checkpoint with seeded weights that finds something in `photo_dir` at 160x160, and what must be stated of it. The
-first variant is exported in every precision and with every head, the others in single precision. Targets bring nothing.
+first variant is exported in every precision, the others in single precision. Targets bring nothing.
 """
 
 from __future__ import annotations

@@ -40,11 +40,20 @@ def variants(family: str) -> tuple[str, ...]:
 
 
 def tried(family: str) -> list[tuple[str, str, Precision, Head]]:
-    """Variant, target, precision and head: all of the first variant, and single precision of the others."""
+    """Variant, target, precision and head: every precision of the first variant, and the single one of the others.
+
+    The raw head is what precedes the decoded one: single precision, and the plan of w8a8, show that it is.
+    """
     first, *others = variants(family)
     return [
-        *((first, t, p, head) for t in exporters.names() for p in exporters.info(t).precisions for head in Head),
-        *((variant, t, single_of(t), Head.DECODED) for variant in others for t in exporters.names()),
+        *(
+            (first, target, precision, head)
+            for target in exporters.names()
+            for precision in exporters.info(target).precisions
+            for head in Head
+            if head is Head.DECODED or precision in (single_of(target), Precision.W8A8)
+        ),
+        *((variant, target, single_of(target), Head.DECODED) for variant in others for target in exporters.names()),
     ]
 
 
