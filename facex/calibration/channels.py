@@ -2,8 +2,10 @@
 
 A convolution absorbs any positive factor per channel of its input and of its output. What lies between two
 convolutions passes a factor on when it is positively homogeneous, f(s x) = s f(x): LeakyReLU, ReLU, nearest resizing,
-max pooling. An addition needs one factor for all its operands and its result; a concatenation along the channels keeps
-the factors of its parts. Everything else, the image and the results of the trunk keep the factor 1.
+max pooling, the mean of a channel. An addition needs one factor for all its operands and its result; a product with a
+gate, one value a channel, has the factor of what is gated while the gate has 1; a concatenation along the channels
+keeps the factors of its parts. Everything else, the image and the results of the trunk keep the factor 1: a ReLU6 or a
+hard swish would bend elsewhere.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from facex.calibration.graph import MAC_OPERATORS, Graph, attribute
 
-HOMOGENEOUS = frozenset({"LeakyRelu", "Relu", "Resize", "MaxPool", "Identity"})
+HOMOGENEOUS = frozenset({"LeakyRelu", "Relu", "Resize", "MaxPool", "GlobalAveragePool", "Identity"})
 TIED = frozenset({"Add", "Sub"})
 
 
@@ -53,6 +57,10 @@ class Channels:
         if node.op_type == "Concat" and attribute(node, "axis", 1) == 1:
             self._parts[node.output[0]] = list(node.input)
             return set()
+        if node.op_type == "Mul" and len(computed) == 2:
+            gate, gated = sorted(computed, key=lambda name: int(np.prod(self._graph.shapes[name])))
+            self._parent[self._find(node.output[0])] = self._find(gated)
+            return {gate} if self._count(gate) == self._count(gated) else set(names)
         if computed and (node.op_type in HOMOGENEOUS or node.op_type in TIED):
             for name in names[1:]:
                 self._parent[self._find(name)] = self._find(names[0])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.calibration import equalize, hygiene, images, observers, qdq, rewrites
+from facex.calibration import edit, equalize, hygiene, images, observers, qdq, rewrites
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 from facex.calibration.hygiene import Hygiene
@@ -98,7 +98,7 @@ class Calibrated:
         """
         model, source = _parsed(self.model), Graph(_parsed(self.relaxed))
         for node in (n for n in source.trunk if n.op_type == "Conv" and n.output[0] in floats):
-            rewrites.set_constants(model, {name: source.constants[name] for name in node.input[1:3]})
+            edit.set_constants(model, {name: source.constants[name] for name in node.input[1:3]})
         rewrites.join_leaky_relus(model, floats)
         qdq.write(model, without(self.plan, Graph(model), floats), path)
 
@@ -168,7 +168,7 @@ def calibrate(pivot: Path, seen: Seen, setting: Setting, *, states: Path, clock:
     plan, stability = _plan(model, seen, setting, clock)
     if setting.effort is Effort.BEST:
         learned = _reconstruct(model, relaxed, plan, seen, setting, states, clock)
-        rewrites.set_constants(model, learned.constants)
+        edit.set_constants(model, learned.constants)
         equalize.apply(relaxed, learned.factors)
         plan = dataclasses.replace(plan, activations={name: learned.grids[name] for name in plan.activations})
     if setting.effort is not Effort.MINMAX:
@@ -235,7 +235,7 @@ def _plan(model: Any, seen: Seen, setting: Setting, clock: Clock) -> tuple[Quant
             _weigh(graph, plan, together, seen, setting, clock)
             plan = make_plan(graph, {name: o.range() for name, o in together.items()}, method)
         with clock("calibrate", f"correcting biases {at}"):
-            rewrites.set_constants(model, _corrected(graph, plan, seen, setting))
+            edit.set_constants(model, _corrected(graph, plan, seen, setting))
     except UnsupportedOperatorError as reason:
         clock.progress.warn(f"ranges are not weighed by what they do to faces, biases not corrected: {reason.what}")
     return plan, stability

@@ -168,6 +168,8 @@ class Simulation(nn.Module):
                 result = adjust(name, result) if adjust else result
             elif node.op_type == "Resize":
                 result = self._upsample(node, values[node.input[0]])
+            elif node.op_type == "Clip":
+                result = values[node.input[0]].clamp(*self._graph.bounds(node))
             else:
                 result = _OPERATORS[node.op_type](node, self._operands(node, values))
             on_grid = node.op_type in SAME_RANGE_OPERATORS and not self._constants_of(node)
@@ -269,18 +271,37 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
 
 
+def _hard_sigmoid(node: Any, x: Sequence[Tensor]) -> Tensor:
+    return (x[0] * attribute(node, "alpha", 0.2) + attribute(node, "beta", 0.5)).clamp(0, 1)
+
+
+def _max_pool(node: Any, x: Sequence[Tensor]) -> Tensor:
+    """Beyond the border there is nothing, not zero."""
+    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    padded = F.pad(x[0], (left, right, top, bottom), value=-torch.inf)
+    return F.max_pool2d(
+        padded, attribute(node, "kernel_shape", None), attribute(node, "strides", [1, 1]),
+        dilation=attribute(node, "dilations", [1, 1]), ceil_mode=bool(attribute(node, "ceil_mode", 0)),
+    )  # fmt: skip
+
+
 _OPERATORS: Mapping[str, Callable[[Any, Sequence[Tensor]], Tensor]] = {
     "Add": lambda _, x: x[0] + x[1],
     "Concat": lambda node, x: torch.cat(list(x), dim=attribute(node, "axis", 1)),
+    "GlobalAveragePool": lambda _, x: x[0].mean(dim=(2, 3), keepdim=True),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda _, x: F.hardswish(x[0]),
     "Identity": lambda _, x: x[0],
     "LeakyRelu": lambda node, x: F.leaky_relu(x[0], attribute(node, "alpha", 0.01)),
+    "MaxPool": _max_pool,
+    "Mul": lambda _, x: x[0] * x[1],
     "Relu": lambda _, x: F.relu(x[0]),
     "Sub": lambda _, x: x[0] - x[1],
 }
 
 
 def _refuse_unknown(nodes: Sequence[Any]) -> None:
-    unknown = sorted({n.op_type for n in nodes} - {"Conv", "Resize", *_OPERATORS})
+    unknown = sorted({n.op_type for n in nodes} - {"Clip", "Conv", "Resize", *_OPERATORS})
     if unknown:
         raise UnsupportedOperatorError(
             f"reconstruction does not know {', '.join(unknown)}", hint="use --int8-effort fast"

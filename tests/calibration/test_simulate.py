@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import helper
 
-from facex.calibration import qdq, rewrites
+from facex.calibration import edit, qdq, rewrites
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 from facex.calibration.heads import levels
@@ -254,7 +254,7 @@ def test_what_was_learned_is_written_as_it_was_simulated(engine_model, run_showi
     assert set(learned.grids) == set(plan.activations)
     assert learned.grids["image"] == plan.activations["image"]
     assert set(learned.factors) == set(Channels(graph).groups)
-    rewrites.set_constants(model, learned.constants)
+    edit.set_constants(model, learned.constants)
     changed = dataclasses.replace(plan, activations=learned.grids)
     x = as_feed(pictures[3])["image"]
     assert_like_written(model, changed, simulation, x, run_showing, tmp_path / "qdq.onnx")
