@@ -169,8 +169,12 @@ class _Options:
         def numbers(name: str, count: int, *, positive: bool) -> Any:
             return take(name, lambda text: parse_numbers(text, name, count, positive=positive), _commas)
 
+        def slope(name: str) -> Any:
+            return take(name, lambda text: parse_activation(text, name), lambda x: f"leaky:{x}" if x else "relu")
+
         return ContractOptions(
-            activation_slope=take("activation", parse_activation, lambda slope: f"leaky:{slope}" if slope else "relu"),
+            activation_slope=slope("activation"),
+            pyramid_slope=slope("pyramid_activation"),
             min_sizes=take("anchors", parse_anchors, lambda levels: ";".join(map(_commas, levels))),
             variances=numbers("variances", 2, positive=True),
             channel_order=take("channel_order", lambda text: self.choice("channel_order", ChannelOrder, text)),

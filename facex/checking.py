@@ -247,10 +247,9 @@ def _check_size(opened: Opened, contract: Contract) -> None:
     try:
         detector.check_size(opened.subject.size, contract)
     except UsageError as error:
-        size, step = opened.subject.size, max(contract.strides)
         raise ArtifactError(
-            f"{opened.subject.path}: its image is {size} pixels, which is no input of the reference",
-            hint=f"sides are multiples of {step}",
+            f"{opened.subject.path}: its image is {opened.subject.size} pixels, which is no input of the reference",
+            hint=f"sides are multiples of {detector.size_step(contract)}",
         ) from error
 
 

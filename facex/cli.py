@@ -107,7 +107,12 @@ contract_options = _stacked(
     click.option(
         "--activation",
         type=_Parsed("relu|leaky:SLOPE", parse_activation),
-        help="Activation the network was trained with.  [assumed: leaky:0.1]",
+        help="Activations of the network, where its architecture leaves them open.  [assumed: leaky:0.1]",
+    ),
+    click.option(
+        "--pyramid-activation",
+        type=_Parsed("relu|leaky:SLOPE", lambda text: parse_activation(text, "--pyramid-activation")),
+        help="Those of pyramid and context modules, where they differ.  [assumed: ReLU beyond 64 channels]",
     ),
     click.option(
         "--anchors",
@@ -205,6 +210,7 @@ def _contract(values: dict[str, Any]) -> ContractOptions:
     order = values.pop("channel_order")
     return ContractOptions(
         activation_slope=values.pop("activation"),
+        pyramid_slope=values.pop("pyramid_activation"),
         min_sizes=values.pop("anchors"),
         variances=values.pop("variances"),
         channel_order=ChannelOrder(order) if order else None,
@@ -291,7 +297,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     multiple=True,
     default=["640x640"],
     show_default=True,
-    help="Input height x width in pixels, multiples of 32; repeatable.",
+    help="Input height x width in pixels, multiples of 32 (ultralight: of 8); repeatable.",
 )
 @click.option(
     "--head",

@@ -174,7 +174,7 @@ def parse_size(text: str) -> Size:
     return Size(height=height, width=width)
 
 
-def parse_activation(text: str) -> float:
+def parse_activation(text: str, option: str = "--activation") -> float:
     """Negative slope of the activation: `relu` is 0, `leaky:0.1` is 0.1.
 
     Raises:
@@ -184,7 +184,7 @@ def parse_activation(text: str) -> float:
         return 0.0
     match = re.fullmatch(r"leaky:(\d*\.?\d+)", text.strip().lower())
     if not match or not 0 < float(match[1]) < 1:
-        raise UsageError(f"--activation {text}: is not relu or leaky:SLOPE", hint="for example leaky:0.1")
+        raise UsageError(f"{option} {text}: is not relu or leaky:SLOPE", hint="for example leaky:0.1")
     return float(match[1])
 
 

@@ -93,7 +93,9 @@ class Contract:
     Attributes:
         family: module name in `facex.reference.families`.
         backbone: name of the backbone, as the family calls it.
-        activation_slope: negative slope of every activation; 0.0 is ReLU.
+        activation_slope: negative slope of the backbone's activations; 0.0 is ReLU, and stands where the architecture
+            has activations of its own (ResNet, MobileNetV2, MobileNetV3).
+        pyramid_slope: that of the activations of pyramid and context modules; None where there are none.
         strides: one per pyramid level, input pixels per cell.
         min_sizes: prior side lengths per level, input pixels.
         variances: scale of the centre offsets, scale of the log sizes (Liu et al. 2016, SSD, eq. 2).
@@ -106,6 +108,7 @@ class Contract:
     family: str
     backbone: str
     activation_slope: float
+    pyramid_slope: float | None = None
     strides: tuple[int, ...]
     min_sizes: tuple[tuple[float, ...], ...]
     variances: tuple[float, float]
@@ -123,9 +126,13 @@ class Contract:
 
 @dataclass(frozen=True, kw_only=True)
 class ContractOptions:
-    """The parts of a contract that the user states; None is left to the checkpoint and the family's default."""
+    """The parts of a contract that the user states; None is left to the checkpoint and the family's default.
+
+    `activation_slope` is that of every activation that the architecture leaves open, `pyramid_slope` an exception.
+    """
 
     activation_slope: float | None = None
+    pyramid_slope: float | None = None
     min_sizes: tuple[tuple[float, ...], ...] | None = None
     variances: tuple[float, float] | None = None
     channel_order: ChannelOrder | None = None

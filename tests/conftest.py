@@ -139,14 +139,16 @@ def _calibrate_class_heads(network: RetinaFace, images: Tensor) -> None:
 def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> dict[str, Tensor]:
     import torch
 
+    from facex.reference import backbones
     from facex.reference.families import retinaface
 
+    backbone = backbones.find("mobilenetv1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in one order, so the same weights on every machine
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            network = retinaface.skeleton(8, 64, (2, 2, 2), landmarks, slope)
+            network = retinaface.skeleton(backbone, 8, 64, (2, 2, 2), landmarks, slope, slope)
             _random_weights(network)
             network.train()
             network(_letterboxed([_draw(500 + i, 200, 160) for i in range(8)]))
@@ -155,7 +157,8 @@ def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> di
             _calibrate_class_heads(network, _letterboxed(pictures))
     finally:
         torch.set_num_threads(threads)
-    return {retinaface.published_key(name, layout): tensor for name, tensor in network.state_dict().items()}
+    state = network.state_dict()
+    return {retinaface.published_keys(name, layout, backbone)[0]: tensor for name, tensor in state.items()}
 
 
 @pytest.fixture(scope="session")

@@ -156,6 +156,7 @@ def rich_manifest() -> Manifest:
         family="retinaface",
         backbone="mobilenetv1-0.25",
         activation_slope=0.1,
+        pyramid_slope=0.1,
         strides=(8, 16, 32),
         min_sizes=((16.0, 32.0), (64.0, 128.0), (256.0, 512.0)),
         variances=(0.1, 0.2),

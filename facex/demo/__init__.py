@@ -18,6 +18,7 @@ RECORD = Path(__file__).with_name(RECORD_NAME)
 
 CONTRACT = ContractOptions(
     activation_slope=0.1,
+    pyramid_slope=0.1,
     min_sizes=((16.0, 32.0), (64.0, 128.0), (256.0, 512.0)),
     variances=(0.1, 0.2),
     channel_order=ChannelOrder.BGR,

@@ -30,7 +30,7 @@ from facex.demo import CHECKPOINT_NAME, CONTRACT, RECORD_NAME, examples, gallery
 from facex.demo.evaluate import evaluate
 from facex.errors import FacexError
 from facex.progress import Progress
-from facex.reference import detector, geometry
+from facex.reference import backbones, detector, geometry
 from facex.reference.families import retinaface
 from facex.reference.photographs import load
 from facex.types import ChannelOrder, Contract, Size
@@ -38,6 +38,7 @@ from facex.types import ChannelOrder, Contract, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
+BACKBONE = backbones.find("mobilenetv1")
 STATE_NAME = "training-state.pth"
 SAVE_EVERY = 500
 WARMUP = 300
@@ -78,7 +79,7 @@ class Settings:
 
 def contract() -> Contract:
     """What the network is trained for."""
-    stated = {name: getattr(CONTRACT, name) for name in retinaface.ASSUMED}
+    stated = {name: getattr(CONTRACT, name) for name in (*retinaface.ASSUMED, "pyramid_slope")}
     return Contract(
         family=retinaface.NAME, backbone="mobilenetv1-0.25", strides=retinaface.STRIDES, landmarks=5, **stated
     )
@@ -87,10 +88,10 @@ def contract() -> Contract:
 def new_network(seed: int) -> retinaface.RetinaFace:
     """An untrained network: He et al. 2015 for the convolutions, little for the heads."""
     torch.manual_seed(seed)
-    network = retinaface.skeleton(stem=8, width=64, anchors=(2, 2, 2), landmarks=5, slope=contract().activation_slope)
+    slope = contract().activation_slope
+    network = retinaface.skeleton(BACKBONE, 8, 64, (2, 2, 2), 5, slope, slope)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            slope = contract().activation_slope
             nn.init.kaiming_normal_(module.weight, a=slope, mode="fan_out" if module.groups == 1 else "fan_in")
     for head in (*network.class_heads, *network.box_heads, *network.landmark_heads):
         nn.init.normal_(head.weight, std=0.01)
@@ -251,7 +252,7 @@ class Training:
 def checkpoint(average: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights to be stored: float16, under the published keys."""
     kept = {name: value for name, value in average.items() if not name.endswith("num_batches_tracked")}
-    return {retinaface.published_key(name, "classic"): v.contiguous().half() for name, v in kept.items()}
+    return {retinaface.published_keys(name, "classic", BACKBONE)[0]: v.contiguous().half() for name, v in kept.items()}
 
 
 def train(settings: Settings, out: Path, photographs: Path, progress: Progress) -> None:

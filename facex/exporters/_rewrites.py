@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facex.reference import families
-from facex.reference.backbones import first_convolution
+from facex.reference import families, geometry
+from facex.reference.backbones.layers import first_convolution
 from facex.reference.detector import Detector
 from facex.types import ChannelOrder, Contract, Head, Size
 
@@ -128,7 +128,7 @@ def output_names(head: Head) -> tuple[str, str, str]:
 
 def output_shapes(contract: Contract, size: Size, head: Head) -> dict[str, tuple[int, ...]]:
     """Shape of every output."""
-    cells = [(size.height // s) * (size.width // s) for s in contract.strides]
+    cells = [rows * columns for rows, columns in geometry.cells(contract, size)]
     n = sum(c * len(sides) for c, sides in zip(cells, contract.min_sizes, strict=True))
     scores = (1, n) if head is Head.DECODED else (1, n, 2)
     return dict(zip(output_names(head), ((1, n, 4), scores, (1, n, 2 * contract.landmarks)), strict=True))
@@ -149,9 +149,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.landmarks = contract.landmarks
         # kept as numbers: shapes read while tracing would become operators of the graph
-        self.cells = [(size.height // s, size.width // s) for s in contract.strides]
-        for i, (stride, sides) in enumerate(zip(contract.strides, contract.min_sizes, strict=True)):
-            for name, value in _grids(stride, sides, size, contract).items():
+        self.cells = geometry.cells(contract, size)
+        levels = zip(contract.strides, contract.min_sizes, self.cells, strict=True)
+        for i, (stride, sides, cells) in enumerate(levels):
+            for name, value in _grids(stride, sides, cells, contract).items():
                 self.register_buffer(f"{name}{i}", torch.from_numpy(value))
 
     def _decode_map(self, kind: str, index: int, raw: Tensor, width: int) -> Tensor:
@@ -170,9 +171,9 @@ class Decoder(nn.Module):
         return torch.cat([centre - half, centre + half], dim=2), torch.cat(points, dim=1)
 
 
-def _grids(stride: int, sides: tuple[float, ...], size: Size, contract: Contract) -> dict[str, np.ndarray]:
+def _grids(stride: int, sides: tuple[float, ...], cells: tuple[int, int], contract: Contract) -> dict[str, np.ndarray]:
     """Constants of one level: `{box,point}_{factor,column,row}`, float32, channels last, prior-major."""
-    rows, columns = size.height // stride, size.width // stride
+    rows, columns = cells
     x, y = (np.arange(columns) + 0.5) * stride, (np.arange(rows) + 0.5) * stride
     log_half = np.log(np.asarray(sides) / 2)
     coarse = log_half.astype(np.float16).astype(np.float64)

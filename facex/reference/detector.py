@@ -63,9 +63,7 @@ def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Co
             f"--landmarks {options.landmarks}: the checkpoint's landmark heads have {structure.landmarks} points",
             hint="leave the option out; it follows from the shapes",
         )
-    defaults: dict[str, Any] = families.load(structure.family).ASSUMED
-    stated = {name: getattr(options, name) for name in defaults if getattr(options, name) is not None}
-    values = defaults | stated
+    values, assumed = _values(structure, options)
     counts = tuple(len(level) for level in values["min_sizes"])
     if counts != structure.anchors_per_cell:
         raise UsageError(
@@ -80,20 +78,44 @@ def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Co
         landmarks=structure.landmarks,
         **values,
     )
-    return contract, tuple(name for name in defaults if name not in stated)
+    return contract, assumed
+
+
+def _values(structure: families.Structure, options: ContractOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Every field that a checkpoint may leave open, and the names of those that stay assumed."""
+    defaults: dict[str, Any] = families.load(structure.family).ASSUMED
+    stated = {name: value for name in (*defaults, "pyramid_slope") if (value := getattr(options, name)) is not None}
+    if structure.pyramid_slope is None:
+        if "pyramid_slope" in stated:
+            raise UsageError(
+                f"--pyramid-activation: a {structure.family} detector has no pyramid", hint="use --activation"
+            )
+        values = {**defaults, **stated, **structure.proved}
+        return values, tuple(name for name in defaults if name not in {*stated, *structure.proved})
+    if "activation_slope" in stated:  # it speaks of every activation
+        stated.setdefault("pyramid_slope", stated["activation_slope"])
+    values = {**defaults, **stated, **structure.proved}
+    values.setdefault("pyramid_slope", structure.pyramid_slope(values["activation_slope"]))
+    return values, tuple(name for name in values if name not in {*stated, *structure.proved})
 
 
 def _anchor_text(min_sizes: tuple[tuple[float, ...], ...]) -> str:
     return ";".join(",".join(f"{side:g}" for side in level) for level in min_sizes)
 
 
+def size_step(contract: Contract) -> int:
+    """What the sides of the input must be multiples of, in pixels."""
+    step: int = families.load(contract.family).SIZE_STEP
+    return step
+
+
 def check_size(size: Size, contract: Contract) -> None:
-    """Refuse input sizes that the pyramid cannot divide.
+    """Refuse input sizes that the network cannot divide.
 
     Raises:
-        UsageError: a side is not a positive multiple of the coarsest stride, or is absurdly large.
+        UsageError: a side is not a positive multiple of the family's step, or is absurdly large.
     """
-    step = max(contract.strides)
+    step = size_step(contract)
     for side in (size.height, size.width):
         if side % step or not 0 < side <= MAX_SIDE_PX:
             low = min(max(side // step, 1) * step, MAX_SIDE_PX)

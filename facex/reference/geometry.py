@@ -25,6 +25,11 @@ box survives would be chance, and two correct files would give landmarks of diff
 """
 
 
+def cells(contract: Contract, size: Size) -> list[tuple[int, int]]:
+    """Rows and columns of the map of every level; a coarse cell may reach beyond the input."""
+    return [(-(-size.height // stride), -(-size.width // stride)) for stride in contract.strides]
+
+
 def priors(contract: Contract, size: Size) -> FloatArray:
     """Anchor boxes of every cell.
 
@@ -32,8 +37,8 @@ def priors(contract: Contract, size: Size) -> FloatArray:
         float32 [N, 4]: centre x, centre y, width, height, input pixels; by level, row, column, min size.
     """
     levels = []
-    for stride, sides in zip(contract.strides, contract.min_sizes, strict=True):
-        rows, columns = -(-size.height // stride), -(-size.width // stride)
+    grids = zip(contract.strides, contract.min_sizes, cells(contract, size), strict=True)
+    for stride, sides, (rows, columns) in grids:
         y, x, side = np.meshgrid(
             (np.arange(rows) + 0.5) * stride,
             (np.arange(columns) + 0.5) * stride,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facex.errors import EXIT_OK
-from facex.manifest import FACES_FINDING, Manifest
+from facex.manifest import FACES_FINDING, Manifest, Source
 from facex.report import runtimes, table
 from facex.report.table import Line
 from facex.report.wording import OUTCOMES, comparison, encodable, plural, printable
@@ -31,6 +31,7 @@ _NUMBER = re.compile(r"-?[0-9.]+(e[-+]?[0-9]+)?")
 
 _OPTIONS: dict[str, tuple[str, str, Callable[[Contract], str]]] = {
     "activation_slope": ("activation", "--activation", lambda c: _activation(c.activation_slope)),
+    "pyramid_slope": ("pyramid activation", "--pyramid-activation", lambda c: _activation(c.pyramid_slope or 0.0)),
     "min_sizes": ("anchors", "--anchors", lambda c: ";".join(_joined(level) for level in c.min_sizes)),
     "variances": ("variances", "--variances", lambda c: _joined(c.variances)),
     "channel_order": ("channels", "--channel-order", lambda c: c.channel_order.value),
@@ -182,14 +183,24 @@ def _origin(manifest: Manifest, width: int) -> Iterator[Line]:
     parts = [
         _glued(f"{word} {value(contract)}{'*' if field in source.assumed else ''}")
         for field, (word, _, value) in _OPTIONS.items()
+        if field != "pyramid_slope" or _pyramid_differs(source)
     ]
     yield from _paragraph("Contract", ", ".join([*parts, f"strides {_joined(contract.strides)}"]), width)
     if source.assumed:
-        options = (f"{_OPTIONS[f][1]} {shlex.quote(_OPTIONS[f][2](contract))}" for f in source.assumed)
+        fields = [f for f in source.assumed if f != "pyramid_slope" or _pyramid_differs(source)]
+        options = (f"{_OPTIONS[f][1]} {shlex.quote(_OPTIONS[f][2](contract))}" for f in fields)
         note = "* assumed: nobody stated it and no checkpoint can prove it. If it is right, state it:"
         yield from _paragraph("", note, width, body="yellow")
         yield from _paragraph("", " ".join(map(_glued, options)), width, body="yellow")
     yield from _paragraph("Photographs", _photographs(manifest), width)
+
+
+def _pyramid_differs(source: Source) -> bool:
+    """Whether the activation of pyramid and context modules is not told by that of the backbone."""
+    contract, assumed = source.contract, source.assumed
+    same = contract.pyramid_slope == contract.activation_slope
+    both = ("pyramid_slope" in assumed) <= ("activation_slope" in assumed)
+    return contract.pyramid_slope is not None and not (same and both)
 
 
 def _photographs(manifest: Manifest) -> str:

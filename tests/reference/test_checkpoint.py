@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from facex.errors import EXIT_INPUT, CheckpointError
-from facex.reference import checkpoint, families
+from facex.reference import backbones, checkpoint, families
 from facex.reference import detector as detectors
 from facex.reference.families import retinaface
 from facex.types import ContractOptions
+
+MOBILENET_V1 = backbones.find("mobilenetv1")
 
 STEM = "body.stage1.0.0.weight"
 State = dict[str, Any]
@@ -94,7 +96,7 @@ def test_wrappings_load_the_same_network(state: State, save: Save, wrapping: str
     tensors = loaded.state_dict()
     for name, value in tensors.items():
         if not name.endswith("num_batches_tracked"):
-            assert torch.equal(value, state[retinaface.published_key(name, "classic")]), name
+            assert torch.equal(value, state[retinaface.published_keys(name, "classic", MOBILENET_V1)[0]]), name
     assert sum(not name.endswith("num_batches_tracked") for name in tensors) == sum(
         v.is_floating_point() for v in state.values()
     )
@@ -106,7 +108,7 @@ def test_other_float_types_become_float32(state: State, save: Save, dtype: torch
     network = load(save(narrowed)).network
     for name, value in network.named_parameters():
         assert value.dtype == torch.float32
-        assert torch.equal(value, narrowed[retinaface.published_key(name, "classic")].float())
+        assert torch.equal(value, narrowed[retinaface.published_keys(name, "classic", MOBILENET_V1)[0]].float())
 
 
 def test_an_untrained_looking_file_is_read_once_and_not_changed(seeded_checkpoint: Path) -> None:
@@ -355,8 +357,8 @@ def test_a_key_that_sets_the_structure_is_empty(state: State, save: Save, key: s
 def test_structure_follows_from_shapes(
     stem: int, anchors: tuple[int, ...], landmarks: int, backbone: str, layout: str
 ) -> None:
-    network = retinaface.skeleton(stem, 32, anchors, landmarks, 0.1)
-    state = {retinaface.published_key(k, layout): v for k, v in network.state_dict().items()}
+    network = retinaface.skeleton(MOBILENET_V1, stem, 32, anchors, landmarks, 0.1, 0.1)
+    state = {retinaface.published_keys(k, layout, MOBILENET_V1)[0]: v for k, v in network.state_dict().items()}
     assert len(state) == len(network.state_dict())
 
     structure = checkpoint.recognise(Path("given.pth"), state)

@@ -248,7 +248,9 @@ def test_a_demonstration_is_said_to_be_one(rich: Manifest) -> None:
 
 
 def test_options_can_be_given_back_exactly(rich: Manifest) -> None:
-    contract = dataclasses.replace(rich.source.contract, activation_slope=0.0, scale=(1 / 57.375, 0.017507, 1.0))
+    contract = dataclasses.replace(
+        rich.source.contract, activation_slope=0.0, pyramid_slope=0.0, scale=(1 / 57.375, 0.017507, 1.0)
+    )
     source = dataclasses.replace(rich.source, contract=contract, assumed=("activation_slope", "scale"))
     text = _report(dataclasses.replace(rich, source=source))
     assert f"--activation relu --scale {1 / 57.375!r},0.017507,1\n" in text
@@ -256,10 +258,28 @@ def test_options_can_be_given_back_exactly(rich: Manifest) -> None:
 
 def test_every_assumption_can_be_worded(rich: Manifest) -> None:
     names = tuple(field.name for field in dataclasses.fields(ContractOptions))
-    text = _report(dataclasses.replace(rich, source=dataclasses.replace(rich.source, assumed=names)))
+    contract = dataclasses.replace(rich.source.contract, pyramid_slope=0.05)
+    text = _report(dataclasses.replace(rich, source=dataclasses.replace(rich.source, assumed=names, contract=contract)))
     options = text.split("state it:")[1].split("Photographs")[0]
     assert options.count("--") == len(names)
     assert not any(line.rstrip().endswith(word) for line in options.splitlines() for word in ("--scale", "--mean"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pyramid", "assumed", "told"),
+    [
+        (0.1, 0.1, ("activation_slope", "pyramid_slope"), "--activation leaky:0.1"),
+        (0.1, 0.0, ("activation_slope", "pyramid_slope"), "--activation leaky:0.1 --pyramid-activation relu"),
+        (0.0, 0.0, ("pyramid_slope",), "--pyramid-activation relu"),
+        (0.0, None, ("activation_slope",), "--activation relu"),
+    ],
+)
+def test_the_activation_of_the_pyramid_is_told_where_it_matters(rich: Manifest, backbone, pyramid, assumed, told):
+    contract = dataclasses.replace(rich.source.contract, activation_slope=backbone, pyramid_slope=pyramid)
+    text = _report(
+        dataclasses.replace(rich, source=dataclasses.replace(rich.source, contract=contract, assumed=assumed))
+    )
+    assert text.split("state it:")[1].split("Photographs")[0].strip() == told
 
 
 def test_photographs_are_counted(rich: Manifest) -> None:

@@ -1,26 +1,34 @@
 """RetinaFace with three pyramid levels: backbone, feature pyramid, context modules, three heads a level.
 
 Deng et al., RetinaFace: Single-shot Multi-level Face Localisation in the Wild, CVPR 2020, section 3; the context
-modules are those of SSH (Najibi et al. 2017). Written for the layers of the published MobileNet checkpoints, whose two
-key layouts are tables here.
+modules are those of SSH (Najibi et al. 2017). Written for the layers of the published checkpoints; their two key
+layouts are tables here.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facex.reference.backbones import MOBILENET_V1_BLOCKS, ConvUnit, MobileNetV1
+from facex.reference import backbones, families
+from facex.reference.backbones import Backbone
+from facex.reference.backbones.layers import ConvUnit, FeatureMaps
 from facex.reference.families import LevelOutput, Mismatch, Structure
 from facex.types import ChannelOrder, Contract
 
 NAME = "retinaface"
 STRIDES = (8, 16, 32)
-ASSUMED = {
+SIZE_STEP = 32
+"""Every level of the pyramid is exactly half as large as the finer one."""
+WIDEST_LEAKY = 64
+"""Channels of the pyramid up to which it was usually trained with LeakyReLU."""
+ASSUMED: dict[str, Any] = {
     "activation_slope": 0.1,
     "min_sizes": ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0)),
     "variances": (0.1, 0.2),
@@ -74,7 +82,7 @@ class RetinaFace(nn.Module):
     """The detector; see the module's docstring."""
 
     def __init__(
-        self, backbone: MobileNetV1, width: int, anchors_per_cell: tuple[int, ...], landmarks: int, slope: float
+        self, backbone: FeatureMaps, width: int, anchors_per_cell: tuple[int, ...], landmarks: int, slope: float
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -99,7 +107,6 @@ class RetinaFace(nn.Module):
         return out
 
 
-# Key layouts: ordered (canonical pattern -> published key) substitutions. Canonical names are this file's modules.
 _COMMON = (
     (r"pyramid\.laterals\.(\d)\.", lambda m: f"fpn.output{int(m[1]) + 1}."),
     (r"pyramid\.merges\.(\d)\.", lambda m: f"fpn.merge{int(m[1]) + 1}."),
@@ -108,72 +115,69 @@ _COMMON = (
     (r"contexts\.(\d)\.conv5\.", lambda m: f"ssh{int(m[1]) + 1}.conv5X5_2."),
     (r"contexts\.(\d)\.middle7\.", lambda m: f"ssh{int(m[1]) + 1}.conv7X7_2."),
     (r"contexts\.(\d)\.conv7\.", lambda m: f"ssh{int(m[1]) + 1}.conv7x7_3."),
+    (r"\.conv\.(weight)$", lambda m: f".0.{m[1]}"),
+    (r"\.bn\.(\w+)$", lambda m: f".1.{m[1]}"),
 )
-
-
-def _classic_block(m: re.Match[str]) -> str:
-    stage, block, part, layer = int(m[1]), int(m[2]), m[3], m[4]
-    index = {"depthwise": 0, "pointwise": 3}[part] + {"conv": 0, "bn": 1}[layer]
-    return f"body.stage{stage + 1}.{block + (stage == 0)}.{index}."
-
-
-def _fx_block(m: re.Match[str]) -> str:
-    stage, block, part, layer = int(m[1]), int(m[2]), m[3], m[4]
-    part_index, layer_index = {"depthwise": 0, "pointwise": 1}[part], {"conv": 0, "bn": 1}[layer]
-    return f"fx.stage{stage + 1}.{block + (stage == 0)}.{part_index}.{layer_index}."
-
-
-_BLOCK = r"backbone\.stages\.(\d)\.(\d+)\.(depthwise|pointwise)\.(conv|bn)\."
-_SEQUENTIAL = ((r"\.conv\.(weight)$", lambda m: f".0.{m[1]}"), (r"\.bn\.(\w+)$", lambda m: f".1.{m[1]}"))
-
 LAYOUTS = {
     "classic": (
-        (r"backbone\.stem\.", lambda _: "body.stage1.0."),
-        (_BLOCK, _classic_block),
-        *_COMMON,
         (r"class_heads\.(\d)\.", lambda m: f"ClassHead.{m[1]}.conv1x1."),
         (r"box_heads\.(\d)\.", lambda m: f"BboxHead.{m[1]}.conv1x1."),
         (r"landmark_heads\.(\d)\.", lambda m: f"LandmarkHead.{m[1]}.conv1x1."),
-        *_SEQUENTIAL,
+        *_COMMON,
     ),
     "fx": (
-        (r"backbone\.stem\.", lambda _: "fx.stage1.0."),
-        (_BLOCK, _fx_block),
-        *_COMMON,
         (r"class_heads\.(\d)\.", lambda m: f"class_head.class_head.{m[1]}."),
         (r"box_heads\.(\d)\.", lambda m: f"bbox_head.bbox_head.{m[1]}."),
         (r"landmark_heads\.(\d)\.", lambda m: f"landmark_head.landmark_head.{m[1]}."),
-        *_SEQUENTIAL,
+        *_COMMON,
     ),
 }
+"""Key layout -> ordered (pattern of this file's names, published name) of everything after the backbone."""
+BACKBONE = "backbone."
 
 
-def published_key(canonical: str, layout: str) -> str:
-    """The key that `layout` gives to a parameter of `RetinaFace`."""
-    key = canonical
+def published_keys(parameter: str, layout: str, backbone: Backbone) -> tuple[str, ...]:
+    """The keys that `layout` gives to a parameter of `RetinaFace`, one for every way its backbone is published."""
+    if parameter.startswith(BACKBONE):
+        inner = backbone.published(parameter.removeprefix(BACKBONE), layout)
+        return tuple(backbones.ROOTS[layout] + key for key in inner)
+    key = parameter
     for pattern, replacement in LAYOUTS[layout]:
         key = re.sub(pattern, replacement, key)
-    return key
+    return (key,)
 
 
-def skeleton(stem: int, width: int, anchors: tuple[int, ...], landmarks: int, slope: float) -> RetinaFace:
+def skeleton(
+    backbone: Backbone, stem: int, width: int, anchors: tuple[int, ...], landmarks: int,
+    slope: float, pyramid_slope: float,
+) -> RetinaFace:  # fmt: skip
     """A RetinaFace without weights.
 
     Args:
-        stem: channels of the first convolution; the backbone's width is a 32nd of it.
+        backbone: kind of the backbone.
+        stem: channels of its first convolution.
         width: channels of the pyramid.
         anchors: priors a cell, by level.
         landmarks: points per face.
-        slope: negative slope of every activation.
+        slope: negative slope of the backbone's activations, unless it has its own.
+        pyramid_slope: that of the activations of pyramid and context modules.
     """
-    # ceil keeps the published channel counts for widths 0.25, 0.5 and 1.0 and is what any other width would mean
-    blocks = [[(max(1, -(-c * stem // 32)), s) for c, s in stage] for stage in MOBILENET_V1_BLOCKS]
-    return RetinaFace(MobileNetV1(stem, blocks, slope), width, anchors, landmarks, slope)
+    return RetinaFace(backbone.build(stem, slope), width, anchors, landmarks, pyramid_slope)
 
 
-def _optional(key: str) -> bool:
-    """Batch norm's step counter is missing from old checkpoints and plays no part in inference."""
-    return key.endswith("num_batches_tracked")
+@functools.cache
+def _layouts() -> tuple[tuple[str, Backbone, dict[str, str]], ...]:
+    """Every layout of every backbone: its name, and parameter -> key."""
+    found = []
+    for backbone in backbones.known():
+        with torch.device("meta"):
+            parameters = list(skeleton(backbone, 8, 64, (2, 2, 2), 5, 0.0, 0.0).state_dict())
+        for layout in LAYOUTS:
+            keys = [published_keys(parameter, layout, backbone) for parameter in parameters]
+            for way in range(max(map(len, keys))):
+                renamed = {p: k[min(way, len(k) - 1)] for p, k in zip(parameters, keys, strict=True)}
+                found.append((layout, backbone, renamed))
+    return tuple(found)
 
 
 def recognise(state: Mapping[str, Tensor]) -> Structure | Mismatch:
@@ -183,72 +187,68 @@ def recognise(state: Mapping[str, Tensor]) -> Structure | Mismatch:
         state: a flat state dict without `module.` prefixes.
 
     Returns:
-        The structure, or why `state` is not a RetinaFace with a MobileNetV1 backbone.
+        The structure, or why `state` is not a RetinaFace with a backbone that facex knows.
     """
+    layouts = [(f"{backbone.name} {layout}", renamed) for layout, backbone, renamed in _layouts()]
+    found = families.match_keys(NAME, layouts, state)
+    if isinstance(found, Mismatch):
+        return found
+    name, _, layout = found[0].rpartition(" ")
+    return _structure(state, layout, backbones.find(name), found[1])
+
+
+def _structure(
+    state: Mapping[str, Tensor], layout: str, backbone: Backbone, renamed: Mapping[str, str]
+) -> Structure | Mismatch:
+    def first(name: str) -> int:
+        return families.first_side(state, renamed[name])
+
+    stem, width = first(BACKBONE + backbone.stem), first("pyramid.laterals.0.conv.weight")
+    anchors = tuple(max(1, first(f"box_heads.{i}.weight") // 4) for i in range(len(STRIDES)))
+    landmarks = max(1, first("landmark_heads.0.weight") // (2 * anchors[0]))
     with torch.device("meta"):
-        model_keys = list(skeleton(8, 64, (2, 2, 2), 5, 0.0).state_dict())
-    best: Mismatch | None = None
-    for layout in LAYOUTS:
-        renamed = {name: published_key(name, layout) for name in model_keys}
-        wanted = {key for key in renamed.values() if not _optional(key)}
-        present = {key for key in state if not _optional(key)}
-        if wanted == present:
-            return _structure(state, layout, renamed)
-        mismatch = Mismatch(
-            family=NAME,
-            layout=layout,
-            common=len(wanted & present),
-            missing=tuple(sorted(wanted - present)),
-            unexpected=tuple(sorted(present - wanted)),
-        )
-        if best is None or mismatch.common > best.common:
-            best = mismatch
-    assert best is not None
-    return best
-
-
-def _structure(state: Mapping[str, Tensor], layout: str, renamed: dict[str, str]) -> Structure | Mismatch:
-    def shape(name: str) -> tuple[int, ...]:
-        return tuple(state[renamed[name]].shape)
-
-    levels = range(len(STRIDES))
-    stem = (shape("backbone.stem.conv.weight") or (0,))[0]
-    width = (shape("pyramid.laterals.0.conv.weight") or (0,))[0]
-    boxes = [(shape(f"box_heads.{i}.weight") or (0,))[0] for i in levels]
-    points = [(shape(f"landmark_heads.{i}.weight") or (0,))[0] for i in levels]
-    anchors = tuple(max(1, b // 4) for b in boxes)
-    landmarks = max(1, points[0] // (2 * anchors[0]))
-    with torch.device("meta"):
-        expected = skeleton(max(stem, 1), max(width, 4), anchors, landmarks, 0.0).state_dict()
-    wrong = [
-        f"{renamed[name]} is {list(shape(name))}, expected {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if not _optional(name) and shape(name) != tuple(tensor.shape)
-    ]
+        expected = skeleton(backbone, stem, max(width, 4), anchors, landmarks, 0.0, 0.0).state_dict()
+    wrong = families.wrong_shapes(expected, renamed, state)
     if wrong:
-        return Mismatch(family=NAME, layout=layout, common=len(renamed), missing=(), unexpected=(), shapes=tuple(wrong))
+        return Mismatch(
+            family=NAME, layout=f"{backbone.name} {layout}", common=len(renamed), missing=(), unexpected=(),
+            shapes=wrong,
+        )  # fmt: skip
     return Structure(
         family=NAME,
-        backbone=f"mobilenetv1-{stem / 32:g}",
+        backbone=backbone.label(stem),
         layout=layout,
         strides=STRIDES,
         anchors_per_cell=anchors,
         landmarks=landmarks,
-        renamed={k: v for k, v in renamed.items() if v in state},
-        channels={"stem": stem, "width": width},
+        renamed=renamed,
+        channels={"backbone": backbone.name, "stem": stem, "width": width},
+        proved={"activation_slope": 0.0} if backbone.own_activations else {},
+        pyramid_slope=functools.partial(usual_pyramid_slope, width, own_activations=backbone.own_activations),
     )
 
 
-def build(structure: Structure, state: Mapping[str, Tensor], contract: Contract) -> RetinaFace:
-    """The float32 network in eval mode, with the checkpoint's weights and the contract's activation."""
+def usual_pyramid_slope(width: int, slope: float, *, own_activations: bool) -> float:
+    """Negative slope of pyramid and context modules, as the published training code sets it.
+
+    It is that of a MobileNetV1 or else 0.1 up to 64 channels, and 0 beyond
+    (https://github.com/biubug6/Pytorch_Retinaface, `models/net.py`).
+    """
+    if width > WIDEST_LEAKY:
+        return 0.0
+    return ASSUMED["activation_slope"] if own_activations else slope
+
+
+def build(structure: Structure, state: Mapping[str, Tensor], contract: Contract) -> nn.Module:
+    """The float32 network in eval mode, with the checkpoint's weights and the contract's activations."""
+    assert contract.pyramid_slope is not None
     network = skeleton(
+        backbones.find(structure.channels["backbone"]),
         structure.channels["stem"],
         structure.channels["width"],
         structure.anchors_per_cell,
         structure.landmarks,
         contract.activation_slope,
+        contract.pyramid_slope,
     )
-    weights = {name: state[key].to(torch.float32) for name, key in structure.renamed.items() if not _optional(name)}
-    result = network.load_state_dict(weights, strict=False)
-    assert all(_optional(key) for key in result.missing_keys), result.missing_keys
-    return network.eval().requires_grad_(False)
+    return families.with_weights(network, structure, state)
