@@ -35,7 +35,7 @@ def test_minmax_is_the_extremes_of_everything_seen(batches):
 @pytest.mark.parametrize("method", OBSERVERS)
 def test_a_constant_is_held(method, value):
     """Ranges are widened to zero by the grids, so whether an observer does it already does not matter."""
-    observer = OBSERVERS[method](1.0)
+    observer = OBSERVERS[method](None)
     observer.update(np.full((1, 3), value, np.float32))
     low, high = observer.range()
     assert low <= high
@@ -66,7 +66,7 @@ def test_widening_step_by_step_counts_what_one_look_would(batches):
 
 @pytest.mark.parametrize("method", OBSERVERS)
 def test_growing_values_choose_the_range_of_all_at_once(method):
-    stepwise, once = OBSERVERS[method](1.0), OBSERVERS[method](1.0)
+    stepwise, once = OBSERVERS[method](None), OBSERVERS[method](None)
     parts = [long_tail(i) * 10**i for i in range(4)]
     for part in parts:
         stepwise.update(part)
@@ -77,7 +77,7 @@ def test_growing_values_choose_the_range_of_all_at_once(method):
 @pytest.mark.parametrize("method", OBSERVERS)
 @pytest.mark.parametrize("sizes", [(1.0, 100.0), (100.0, 1.0), (3.0, 3.0)])
 def test_merged_observers_saw_what_both_saw(method, sizes):
-    first, second, both = (OBSERVERS[method](0.1) for _ in range(3))
+    first, second, both = (OBSERVERS[method](leaky(0.1)) for _ in range(3))
     for i, (observer, size) in enumerate(zip((first, second), sizes, strict=True)):
         observer.update(long_tail(i) * np.float32(size))
         both.update(long_tail(i) * np.float32(size))
@@ -100,6 +100,11 @@ def test_the_percentile_is_numpy_s():
     assert ordered[-rank - 2] - width <= high <= ordered[1 - rank] + width
 
 
+def leaky(slope: float) -> Any:
+    """A LeakyReLU; None, no activation, for slope 1."""
+    return None if slope == 1 else lambda x: np.where(x > 0, x, slope * x)
+
+
 def loss(values: np.ndarray, low: float, high: float, slope: float = 1.0) -> float:
     """Mean squared error of rounding to 256 steps over a range, after a LeakyReLU, in float64."""
     low, high = min(low, 0.0), max(high, 0.0)
@@ -114,7 +119,7 @@ def loss(values: np.ndarray, low: float, high: float, slope: float = 1.0) -> flo
 
 
 def chosen(values: np.ndarray, slope: float = 1.0) -> tuple[float, float]:
-    observer = MeanSquaredError(slope)
+    observer = MeanSquaredError(leaky(slope))
     observer.update(values)
     return observer.range()
 
@@ -160,7 +165,7 @@ def test_values_of_one_sign_use_no_range_of_the_other(sign):
 
 
 def weighed(values: np.ndarray, importance: np.ndarray, slope: float = 1.0) -> tuple[float, float]:
-    observer = MeanSquaredError(slope)
+    observer = MeanSquaredError(leaky(slope))
     observer.update(values)
     observer.weigh(torch.from_numpy(values), torch.from_numpy(importance))
     return observer.range()
