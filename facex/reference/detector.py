@@ -88,7 +88,7 @@ def _values(structure: families.Structure, options: ContractOptions) -> tuple[di
     if structure.pyramid_slope is None:
         if "pyramid_slope" in stated:
             raise UsageError(
-                f"--pyramid-activation: a {structure.family} detector has no pyramid", hint="use --activation"
+                f"--pyramid-activation: the family {structure.family} has no pyramid", hint="use --activation"
             )
         values = {**defaults, **stated, **structure.proved}
         return values, tuple(name for name in defaults if name not in {*stated, *structure.proved})
