@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.calibration import edit, equalize, hygiene, images, observers, qdq, rewrites
+from facex.calibration import edit, equalize, hygiene, images, kernels, observers, qdq, rewrites
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 from facex.calibration.hygiene import Hygiene
@@ -173,6 +173,8 @@ def calibrate(pivot: Path, seen: Seen, setting: Setting, *, states: Path, clock:
         plan = dataclasses.replace(plan, activations={name: learned.grids[name] for name in plan.activations})
     if setting.effort is not Effort.MINMAX:
         plan = for_leaky_kernels(plan, Graph(model))
+    plan = kernels.with_multipliers(plan, Graph(model))
+    edit.set_constants(model, kernels.without_dead_channels(plan, Graph(model)))
     return Calibrated(
         model=model.SerializeToString(),
         relaxed=relaxed.SerializeToString(),
@@ -254,11 +256,11 @@ def _weigh(
     from facex.calibration.simulate import Simulation, torch_threads
 
     images = {i.name for i in graph.model.graph.input}
-    inside = {name: observer for name, observer in together.items() if name not in images}
+    weighed = {n: o for n, o in together.items() if n not in images and isinstance(o, observers.MeanSquaredError)}
     with torch_threads(setting.threads):
         crops = _crops(seen, setting, IMPORTANCE_CROPS)
         simulation = Simulation(graph, plan)
-        importance.weigh(graph, simulation, inside, crops, seed=setting.seed, on_crop=clock.progress.advance)
+        importance.weigh(graph, simulation, weighed, crops, seed=setting.seed, on_crop=clock.progress.advance)
 
 
 def _corrected(graph: Graph, plan: QuantizationPlan, seen: Seen, setting: Setting) -> dict[str, NDArray[np.float32]]:

@@ -256,9 +256,16 @@ class ChannelMagnitude:
 
 def range_observers(graph: Graph, method: str) -> dict[str, Halves]:
     """Observers for every quantized tensor; a method that looks behind activations is told which follows."""
-    make = OBSERVERS[method]
-    following = {name: _activation_after(graph, name) for name in graph.quantized_tensors()}
-    return {name: Halves(make(after), make(after)) for name, after in following.items()}
+    found = {}
+    for name in graph.quantized_tensors():
+        make, after = OBSERVERS["minmax" if _one_value(graph, name) else method], _activation_after(graph, name)
+        found[name] = Halves(make(after), make(after))
+    return found
+
+
+def _one_value(graph: Graph, name: str) -> bool:
+    """Whether a tensor has one value a channel: each counts for a whole photograph, so none is an outlier."""
+    return all(side == 1 for side in graph.shapes[name][2:])
 
 
 def _activation_after(graph: Graph, name: str) -> After | None:

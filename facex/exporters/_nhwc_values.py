@@ -33,8 +33,8 @@ class Value:
 class Scope:
     """Values, constants, and scale and zero point of quantized tensors by ONNX name, while a graph is being lowered.
 
-    `dequantized` are the results of DequantizeLinear; `islands` what float convolutions make of them; `nonnegative` what
-    is known never to be below zero.
+    `dequantized` are the results of DequantizeLinear; `islands` what float convolutions make of them; `nonnegative`
+    what is known never to be below zero.
     """
 
     def __init__(self, constants: dict[str, np.ndarray]) -> None:
