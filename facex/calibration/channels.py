@@ -10,12 +10,11 @@ hard swish would bend elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-import numpy as np
 
 from facex.calibration.graph import MAC_OPERATORS, Graph, attribute
 
@@ -58,9 +57,11 @@ class Channels:
             self._parts[node.output[0]] = list(node.input)
             return set()
         if node.op_type == "Mul" and len(computed) == 2:
-            gate, gated = sorted(computed, key=lambda name: int(np.prod(self._graph.shapes[name])))
+            gate, gated = sorted(computed, key=lambda name: math.prod(self._graph.shapes[name]))
+            if self._graph.shapes[gate][1:] != (self._count(gated), 1, 1):
+                return set(names)
             self._parent[self._find(node.output[0])] = self._find(gated)
-            return {gate} if self._count(gate) == self._count(gated) else set(names)
+            return {gate}
         if computed and (node.op_type in HOMOGENEOUS or node.op_type in TIED):
             for name in names[1:]:
                 self._parent[self._find(name)] = self._find(names[0])

@@ -220,8 +220,8 @@ def _clip(node: Node, scope: Scope) -> Any:
     x, (low, high) = scope.operand(node.inputs[0]), _nodes.bounds(scope.constants, node)
     if low == 0 and high in (6, np.inf):
         return getattr(mb, "relu6" if high == 6 else "relu")(x=x, name=_called(node))
-    largest = np.finfo(np.float32).max
-    return mb.clip(x=x, alpha=np.float32(max(low, -largest)), beta=np.float32(min(high, largest)), name=_called(node))
+    alpha, beta = np.nan_to_num(np.array([low, high], np.float32))  # infinity becomes the largest number
+    return mb.clip(x=x, alpha=alpha, beta=beta, name=_called(node))
 
 
 def _hard_sigmoid(node: Node, scope: Scope) -> Any:

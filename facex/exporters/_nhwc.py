@@ -128,7 +128,7 @@ def _leaky_relu(node: Node, scope: Scope) -> Value:
 
 def _clip(node: Node, scope: Scope) -> Value:
     value, (low, high) = scope.value(node.inputs[0]), _nodes.bounds(scope.constants, node)
-    named = {(0, 6): tf.nn.relu6, (0, np.inf): tf.nn.relu}.get((low, high))
+    named = {(0.0, 6.0): tf.nn.relu6, (0.0, np.inf): tf.nn.relu}.get((low, high))
     if named is not None:
         return Value(named(value.tensor), value.order)
     return Value(tf.minimum(tf.maximum(value.tensor, np.float32(low)), np.float32(high)), value.order)

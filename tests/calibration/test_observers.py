@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import helper
 
-from facex.calibration import observers
+from facex.calibration import gates, observers
 from facex.calibration.graph import Graph
 from facex.calibration.observers import OBSERVERS, ChannelMagnitude, Halves, MeanSquaredError, MinMax, Percentile, watch
 from facex.errors import EXIT_BACKEND, BackendError
@@ -263,8 +263,50 @@ def test_observers_are_told_the_slope_that_alone_follows(onnx_model):
     graph = Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const))
     found = observers.range_observers(graph, "mse")
     assert list(found) == graph.quantized_tensors()
-    slopes = {name: {half._slope for half in halves._halves} for name, halves in found.items()}
-    assert {name: found for name, found in slopes.items() if found != {1.0}} == {"a": {0.25}, "b": {0.01}}
+    after = {name: halves._halves[0]._after for name, halves in found.items() if halves._halves[0]._after}
+    assert {name: float(bent(np.array(-1.0))) for name, bent in after.items()} == {
+        "a": -0.25,
+        "b": pytest.approx(-0.01),
+    }
+
+
+def test_observers_are_told_of_a_hard_swish_in_either_form(onnx_model):
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"]), helper.make_node("HardSwish", ["a"], ["s"]),
+        helper.make_node("Conv", ["s", "v"], ["b"]), helper.make_node("Add", ["b", "three"], ["t"]),
+        helper.make_node("Clip", ["t", "zero", "six"], ["g"]), helper.make_node("Mul", ["g", "b"], ["p"]),
+        helper.make_node("Conv", ["p", "v"], ["y"]),
+    ]  # fmt: skip
+    const = {"w": np.ones((2, 3, 1, 1), np.float32), "v": np.ones((2, 2, 1, 1), np.float32)}
+    const |= {name: np.float32(value) for name, value in (("zero", 0), ("three", 3), ("six", 6))}
+    found = observers.range_observers(Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const)), "mse")
+    x = np.linspace(-6, 6, 25)
+    told = {name: halves._halves[0]._after for name, halves in found.items() if halves._halves[0]._after}
+    assert set(told) == {"a", "b"}
+    for bent in told.values():
+        np.testing.assert_allclose(bent(x), np.where(x < -3, 0, np.where(x > 3, x, x * (x + 3) / 6)), atol=1e-12)
+
+
+def test_what_a_hard_swish_drops_takes_no_range():
+    """Far below -3 everything comes out as zero."""
+    values = np.random.default_rng(5).normal(0, 1, (1, 4, 50, 50)).astype(np.float32)
+    values[0, 0, :10] = -40
+    low, high = MeanSquaredError(gates.hard_swish), MeanSquaredError(None)
+    for observer in (low, high):
+        observer.update(values)
+    assert low.range()[0] > -5
+    assert high.range()[0] < -30
+
+
+def test_a_tensor_of_one_value_a_channel_keeps_its_extremes(onnx_model):
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"]), helper.make_node("GlobalAveragePool", ["a"], ["m"]),
+        helper.make_node("Conv", ["m", "v"], ["y"]),
+    ]  # fmt: skip
+    const = {"w": np.ones((2, 3, 1, 1), np.float32), "v": np.ones((2, 2, 1, 1), np.float32)}
+    found = observers.range_observers(Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const)), "mse")
+    kinds = {name: type(halves._halves[0]) for name, halves in found.items()}
+    assert kinds == {"image": MeanSquaredError, "a": MeanSquaredError, "m": MinMax, "y": MinMax}
 
 
 # The model
