@@ -3,9 +3,9 @@
 A convolution absorbs any positive factor per channel of its input and of its output. What lies between two
 convolutions passes a factor on when it is positively homogeneous, f(s x) = s f(x): LeakyReLU, ReLU, nearest resizing,
 max pooling, the mean of a channel. An addition needs one factor for all its operands and its result; a product with a
-gate, one value a channel, has the factor of what is gated while the gate has 1; a concatenation along the channels
-keeps the factors of its parts. Everything else, the image and the results of the trunk keep the factor 1: a ReLU6 or a
-hard swish would bend elsewhere.
+gate, a clipped tensor or one value a channel, has the factor of what is gated while the gate has 1; a concatenation
+along the channels keeps the factors of its parts. Everything else, the image and the results of the trunk keep the
+factor 1: a ReLU6 or a hard swish would bend elsewhere.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Channels:
             self._parts[node.output[0]] = list(node.input)
             return set()
         if node.op_type == "Mul" and len(computed) == 2:
-            gate, gated = sorted(computed, key=lambda name: math.prod(self._graph.shapes[name]))
-            if self._graph.shapes[gate][1:] != (self._count(gated), 1, 1):
+            gate, gated = sorted(computed, key=self._gates_by)
+            if self._gates_by(gate) == self._gates_by(gated) or self._count(gate) != self._count(gated):
                 return set(names)
             self._parent[self._find(node.output[0])] = self._find(gated)
             return {gate}
@@ -69,6 +69,11 @@ class Channels:
             broadcasts = len({self._count(name) for name in names}) > 1
             return set(names) if has_constants or broadcasts else set()
         return set(names)
+
+    def _gates_by(self, name: str) -> tuple[bool, int]:
+        """Sorts the gate of a product before what it gates."""
+        producer = self._graph.producer.get(name)
+        return producer is None or producer.op_type != "Clip", math.prod(self._graph.shapes[name][2:])
 
     def _count(self, name: str) -> int:
         """Channels of a tensor, computed or constant."""

@@ -15,6 +15,8 @@ from facex.calibration.channels import HOMOGENEOUS
 from facex.calibration.edit import constant, convolution, replace
 from facex.calibration.graph import RELU6, Graph, attribute
 
+FINEST_STRIDE = 2
+"""Maps at this stride or finer pay for a second convolution; see `rewrites.FINEST_STRIDE`."""
 SHIFT, WIDTH = 3.0, RELU6[1]
 ROUNDING = 1e-6
 """By how much the slope of a hard sigmoid may miss 1/6: it is stored in float32."""
@@ -39,9 +41,11 @@ def means_of_channels(model: Any) -> int:
 def integer_gates(model: Any) -> int:
     """Before: hard_sigmoid(z), hard_swish(z). After: g = relu6(z + 3), g / 6 and z * g / 6.
 
-    The sum with 3 goes into the bias of the convolution that gives z, unless z is read elsewhere. The division by 6
-    goes into the weights of the convolutions that read the result, behind other gates as well, or stays a product with
-    a constant where something else reads it. XNNPACK has 8-bit kernels for all that is left, and none for a hard swish.
+    The sum with 3 goes into the bias of the convolution that gives z, unless z is read elsewhere; on maps as fine as
+    `FINEST_STRIDE` a convolution of its own gives it then. Where only the product reads z, its channels can be scaled
+    against each other, which the step of a tensor needs whose channels differ much in size. The division by 6 goes into
+    the weights of the convolutions that read the result, behind other gates as well, or stays a product with a constant
+    where something else reads it. XNNPACK has 8-bit kernels for all that is left, and none for a hard swish.
     """
     done = 0
     for node in (n for n in Graph(model).nodes if n.op_type == "HardSwish"):
@@ -75,15 +79,21 @@ def _clipped_sum(model: Any, graph: Graph, sigmoid: Any) -> str:
         helper.make_node("Clip", [f"{gate}_sum", *bounds], [gate], name=gate),
         helper.make_node("Mul", [gate, sixth], [result], name=result),
     ]
-    if before is not None and before.op_type == "Conv" and graph.only_consumer(z) is not None:
+    alone = graph.only_consumer(z) is not None
+    if before is not None and before.op_type == "Conv" and (alone or _is_fine(graph, z)):
         weight, bias = (graph.constants[name].astype(np.float64) for name in before.input[1:3])
         shifted = convolution(model, before, before.input[0], f"{gate}_sum", weight, bias + SHIFT)
-        replace(model, [before, sigmoid], [shifted, *tail])
+        replace(model, [before, sigmoid] if alone else [sigmoid], [shifted, *tail])
     else:
         three = constant(model, f"{gate}_shift", np.array(SHIFT))
         add = helper.make_node("Add", [z, three], [f"{gate}_sum"], name=f"{gate}_sum")
         replace(model, [sigmoid], [add, *tail])
     return str(result)
+
+
+def _is_fine(graph: Graph, name: str) -> bool:
+    (image,) = (i.name for i in graph.model.graph.input)
+    return graph.shapes[name][2] * FINEST_STRIDE >= graph.shapes[image][2]
 
 
 def _absorb(model: Any, scaled: str) -> None:
@@ -125,6 +135,15 @@ def _absorbing(graph: Graph, name: str, seen: set[str]) -> list[Any] | None:
 def hard_swish(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """What a hard swish makes of values."""
     return x * np.clip(x + SHIFT, *RELU6) / WIDTH
+
+
+def is_gated(graph: Graph, name: str) -> bool:
+    """Whether a tensor is read by the product with a clipped one alone."""
+    product = graph.only_consumer(name)
+    if product is None or product.op_type != "Mul":
+        return False
+    behind = [graph.producer.get(x) for x in product.input if x != name]
+    return any(n is not None and n.op_type == "Clip" for n in behind)
 
 
 def gates_itself(graph: Graph, name: str) -> bool:

@@ -275,7 +275,10 @@ def _activation_after(graph: Graph, name: str) -> After | None:
         slope = float(attribute(follower, "alpha", 0.01))
         return lambda x: np.where(x > 0, x, slope * x)
     swish = gates.gates_itself(graph, name) or (follower is not None and follower.op_type == "HardSwish")
-    return gates.hard_swish if swish else None
+    if swish:
+        return gates.hard_swish
+    # the gate of a hard swish is shut for most of what is below zero, from where on depends on the channel
+    return (lambda x: np.maximum(x, 0)) if gates.is_gated(graph, name) else None
 
 
 def watch(
