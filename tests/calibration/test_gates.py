@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from facex.calibration import gates, rewrites
+from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 
 HARD = {"alpha": 1 / 6, "beta": 0.5}
@@ -72,8 +73,10 @@ def before(onnx_model):
     return build
 
 
+@pytest.mark.parametrize("finest", [0, 2], ids=["coarse", "fine"])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_the_results_stay_and_only_what_kernels_have_is_left(before, run_onnx, name):
+def test_the_results_stay_and_only_what_kernels_have_is_left(before, run_onnx, monkeypatch, name, finest):
+    monkeypatch.setattr(gates, "FINEST_STRIDE", finest)
     nodes, left = GRAPHS[name]
     model = before(nodes, ("y", "s") if "result" in name else ("y",))
     after = ModelProto()
@@ -86,6 +89,8 @@ def test_the_results_stay_and_only_what_kernels_have_is_left(before, run_onnx, n
         np.testing.assert_allclose(found[output], values, rtol=1e-4, atol=2e-5)
     kinds = Counter(n.op_type for n in after.graph.node)
     assert not changed or not {"HardSwish", "HardSigmoid"} & set(kinds)
+    if finest and "Add" in left and "Clip" in left:  # a second convolution in place of the sum
+        left = Counter(left) + Counter({"Conv": 1}) - Counter({"Add": 1})
     assert not left or kinds == left
 
 
@@ -107,7 +112,17 @@ def test_a_mean_over_rows_and_columns_is_that_of_the_channels(before, run_onnx):
     np.testing.assert_allclose(run_onnx(model, feed)["y"], wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_the_sum_goes_into_the_bias_only_where_nothing_else_reads_it(before):
+def test_channels_before_a_fine_swish_can_be_scaled_against_each_other(before):
+    model = before([*SWISH, node("Conv", "s,w4_2", "y")])
+    gates.integer_gates(model)
+    graph = Graph(model)
+    assert gates.is_gated(graph, "a")
+    assert not gates.gates_itself(graph, "a")
+    assert list(Channels(graph).groups.values()) == [["a", "s"]]
+
+
+def test_the_sum_goes_into_the_bias_only_where_nothing_else_reads_it(before, monkeypatch):
+    monkeypatch.setattr(gates, "FINEST_STRIDE", 0)
     nodes = [*SWISH, *squeeze("s", "e"), node("Conv", "e,w4_2", "y")]
     model = before(nodes)
     bias = Graph(model).constants[Graph(model).producer["e_2"].input[2]]

@@ -302,3 +302,22 @@ def test_it_learns_what_the_teacher_says_not_what_it_starts_from(engine_model, p
     back = float((shifted - bias_learned_from(true)).mean())
     stays = float((shifted - bias_learned_from(model)).mean())
     assert back > stays + 1e-4
+
+
+def test_a_large_network_runs_a_batch_in_parts_and_learns_the_same(engine_model, pictures, monkeypatch):
+    model, plan = engine_model()
+    graph = Graph(model)
+    assert reconstruct.part_of(graph, 96, 4) == 4
+    schedule = Schedule(steps=2, batch=4, side=96, pool=8)
+    boxes = [np.zeros((0, 4), np.float32)] * len(pictures)
+
+    def learned() -> Any:
+        return reconstruct.reconstruct(graph, graph, plan, pictures, boxes, seed=0, threads=1, schedule=schedule)
+
+    whole = learned()
+    elements = sum(np.prod(graph.shapes[name]) for name in graph.trunk_tensors) * (96 / 160) ** 2
+    monkeypatch.setattr(reconstruct, "MOST_BYTES", 1.5 * elements * reconstruct.BYTES_HELD)
+    assert reconstruct.part_of(graph, 96, 4) == 1
+    parts = learned()
+    for name, value in whole.constants.items():
+        np.testing.assert_allclose(parts.constants[name], value, atol=0.05 * np.abs(value).max() + 1e-6)
