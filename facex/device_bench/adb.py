@@ -10,6 +10,7 @@ https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/tools/bench
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,10 +117,7 @@ def _check(options: DeviceOptions) -> None:
 
 
 def _is_mask(text: str) -> bool:
-    try:
-        return int(text, 16) > 0 and text.isalnum()
-    except ValueError:  # no hexadecimal number: the answer
-        return False
+    return re.fullmatch(r"(0x)?[0-9a-f]+", text, re.IGNORECASE) is not None and int(text, 16) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,13 +261,13 @@ def _check_delegate(found: Timings, delegate: Delegate) -> None:
     """Refuse times of something else than what was asked for.
 
     Raises:
-        DeviceError: the program ignored the flags that choose a delegate, or the GPU took nothing.
+        DeviceError: the program ignored the flag that chooses the delegate, or the delegate took no operator.
     """
     for note in found.notes:
-        if note.startswith("Unconsumed") and "--use_" in note:
+        if note.startswith("Unconsumed") and f"--use_{delegate}=true" in note:
             raise DeviceError(f"this benchmark_model does not know {delegate}: {note}", hint="use a newer one")
-        if delegate is Delegate.GPU and "will not be executed by the delegate" in note:
-            raise DeviceError(f"the GPU runs none of the operators: {note}", hint="time it with --delegate xnnpack")
+        if note.startswith("Though") and str(delegate) in note.lower() and "will not be executed" in note:
+            raise DeviceError(f"{delegate} runs none of the operators: {note}", hint="choose another --delegate")
 
 
 def _profiled(phone: Phone, folder: str, flags: Sequence[str], way: _Way) -> tuple[OperatorTime, ...]:

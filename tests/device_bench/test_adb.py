@@ -142,7 +142,12 @@ def test_output_that_is_no_result(fake_phone: Any, file: DeviceFile, output: str
         (
             "Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.",
             Delegate.GPU,
-            "the GPU runs none of the operators",
+            "gpu runs none of the operators",
+        ),
+        (
+            "Though XNNPACK delegate is explicitly applied, the model graph will not be executed by the delegate.",
+            Delegate.XNNPACK,
+            "xnnpack runs none of the operators",
         ),
     ],
 )
@@ -201,6 +206,13 @@ def test_a_full_phone(fake_phone: Any, file: DeviceFile) -> None:
     with pytest.raises(DeviceError, match="No space left on device"):
         _measure(file)
     assert fake_phone.left == []
+
+
+def test_flags_that_do_not_matter_may_be_ignored(fake_phone: Any, file: DeviceFile) -> None:
+    text = (fake_phone.here / "output").read_text()
+    fake_phone.set("output", f"Unconsumed cmdline flags: --use_gpu=false --min_secs=0\n{text}")
+    _, report = _measure(file)
+    assert report.runs[0].notes == ("Unconsumed cmdline flags: --use_gpu=false --min_secs=0",)
 
 
 @pytest.mark.parametrize(
