@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import demo, device_bench, exporters, manifest
+from facex import demo, device_bench, exporters, launching, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -18,6 +18,7 @@ from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
 from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.types import (
+    HOST,
     Artifact,
     Contract,
     ContractOptions,
@@ -218,7 +219,15 @@ def check(
         clock.progress.warn(f"not checked, because the export did not promote them: {', '.join(left_out)}")
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
-    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock, runtimes=runtimes)
+    budget = budget or Budget()
+    examination = examine(
+        [o.subject for o in opened],
+        evidence,
+        threads=threads,
+        clock=clock,
+        runtimes=runtimes,
+        start=budget.needs_start,
+    )
     artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Result(
         manifest=Manifest(
@@ -235,7 +244,7 @@ def check(
             findings=(
                 *_unchanged(opened, artifacts),
                 *examination.findings,
-                *examination.budget_findings(artifacts, budget or Budget()),
+                *examination.budget_findings(artifacts, budget),
             ),
             latency=examination.latency,
             tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
@@ -311,13 +320,14 @@ def bench(
     *,
     budget: Budget | None = None,
     precision: Precision | None = None,
-    device: str = device_bench.HOST,
+    device: str = HOST,
     options: DeviceOptions | None = None,
     progress: Progress | None = None,
 ) -> Timing:
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
-    `device` is a word for `device_bench.find`. Files that it cannot time are skipped, as long as it can time one.
+    `device` is a word for `device_bench.find`. Files that it cannot time are skipped, as long as it can time one. On
+    this host, load time and memory are measured in processes of their own.
 
     Raises:
         InputError: something given cannot be used.
@@ -334,14 +344,14 @@ def bench(
         opened, _ = find(paths, precision)
     subjects = [o.subject for o in opened]
     report = None
-    if device == device_bench.HOST:
+    if device == HOST:
         examination = _on_host(subjects, options, clock)
     else:
         examination, report = _on_device(subjects, device, module, argument, options, clock)
     artifacts = tuple(examination.artifact(subject) for subject in subjects)
     return Timing(
         artifacts=artifacts,
-        findings=examination.budget_findings(artifacts, budget or Budget()),
+        findings=examination.budget_findings(artifacts, budget or Budget(device=device.partition(":")[0])),
         latency=examination.latency,
         tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         device=report,
@@ -358,9 +368,8 @@ def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) 
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
         latency += measure(sessions, None, size, options.threads, clock, warmup=options.warmup, runs=options.runs)
-    return Examination(
-        runs=files, findings=(), latency=tuple(latency), runtimes=ran, untimed=no_latency, reference_faces=None
-    )
+    started = launching.added(files, latency, options.threads, clock)
+    return Examination(runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None)
 
 
 def _on_device(
