@@ -463,9 +463,9 @@ class Latency:
             else is known of it, e.g. `host: AMD EPYC, linux x86_64`.
         threads: threads given to the runtime.
         runs: timed runs, after the warm-up.
-        p50_ms: median.
+        p50_ms: median, or what `method` says that stands in for it where a device tells none.
         low_ms: the minimum of a measurement, or the lower end of an estimate's band.
-        high_ms: the 90th percentile of a measurement, or the upper end of an estimate's band.
+        high_ms: the 90th percentile of a measurement, or what `method` says, or the upper end of an estimate's band.
         method: one line: runtime, delegate, warm-up, how the numbers were taken.
         runtime: as for `Finding`.
         load_ms: from opening the file to the first result; None where that is not known.
