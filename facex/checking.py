@@ -38,6 +38,8 @@ from facex.types import (
 )
 
 HEAD_OUTPUTS = {Head.DECODED: {"boxes", "scores", "landmarks"}, Head.RAW: {"loc", "conf", "landm"}}
+MESH = "mesh"
+"""Output of a dense regression, beside those of any head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +139,11 @@ def _precision(path: Path, info: TargetInfo) -> Precision:
 def _head(path: Path, facts: FileFacts) -> Head:
     names = {tensor.name for tensor in facts.outputs}
     for head, expected in HEAD_OUTPUTS.items():
-        if names == expected:
+        if names - {MESH} == expected:
             return head
     raise ArtifactError(
         f"{path}: its outputs are {', '.join(sorted(names))}",
-        hint="expected boxes, scores, landmarks or loc, conf, landm",
+        hint="expected boxes, scores, landmarks or loc, conf, landm, and possibly mesh",
     )
 
 
