@@ -114,13 +114,14 @@ def check(
 
 
 def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
-    """Time artifacts, or those of one `manifest.json`, on this host.
+    """Time artifacts, or those of one `manifest.json`, on this host or another device.
 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device`, `benchmark_model`,
+            `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -129,10 +130,15 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     from pathlib import Path
 
     from facex import checking
+    from facex.types import HOST
 
     given = _Options(options)
     return checking.bench(
-        [Path(path) for path in artifacts], budget=given.budget(), progress=progress, **given.plain("bench")
+        [Path(path) for path in artifacts],
+        budget=given.budget(device=str(options.get("device", HOST)).partition(":")[0]),
+        options=given.device_options(),
+        progress=progress,
+        **given.plain("bench"),
     )
 
 
@@ -164,7 +170,7 @@ class _Options:
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime"),
-        "bench": ("precision", "threads", "warmup", "runs", "runtime"),
+        "bench": ("precision", "device"),
     }
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -210,10 +216,10 @@ class _Options:
         limits = _several("limits", self._left.pop("limits", ()))
         return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
-    def budget(self) -> Any:
+    def budget(self, **about: Any) -> Any:
         from facex.recipe import BUDGET_LIMITS, Budget
 
-        return Budget(**{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
+        return Budget(**about, **{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS
@@ -228,6 +234,21 @@ class _Options:
                 version=self._left.pop("model_version", ""),
             ),
         )
+
+    def device_options(self) -> Any:
+        from dataclasses import fields
+        from pathlib import Path
+
+        from facex.types import Delegate, DeviceOptions, Runtime
+
+        names = [field.name for field in fields(DeviceOptions)]
+        chosen = {name: value for name in names if (value := self._left.pop(name, None)) is not None}
+        for name, kind in (("delegate", Delegate), ("runtime", Runtime)):
+            if name in chosen:
+                chosen[name] = self.choice(name, kind, chosen[name])
+        if "benchmark_model" in chosen:
+            chosen["benchmark_model"] = Path(chosen["benchmark_model"])
+        return DeviceOptions(**chosen)
 
     def plain(self, function: str) -> dict[str, Any]:
         """What passes through by its own name.
@@ -251,7 +272,7 @@ class _Options:
                 value = tuple(self.choice(name, Runtime, each) for each in several)
             elif name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "warmup", "runs", "int8_steps", "seed"):
+            elif name not in ("threads", "int8_steps", "seed", "device"):
                 value = Path(value)
             taken[name.removeprefix("int8_")] = value
         if self._left:
