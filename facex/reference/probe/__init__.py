@@ -73,6 +73,8 @@ def identify(
     state = checkpoint.read(path)
     structure = checkpoint.recognise(path, state)
     contract, assumed = detector.settle(structure, _with_sizes(structure, stated))
+    if stated.min_sizes is None:
+        assumed = tuple(dict.fromkeys([*assumed, "min_sizes"]))
     probe = _Probe(
         subject=subject.build(structure, state, contract), contract=contract, stated=stated, advance=advance,
         found=found, pixels=_pixels(found),

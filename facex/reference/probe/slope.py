@@ -61,7 +61,6 @@ class FromWeights:
     def value(self) -> float:
         """The slope that was meant: a conventional one close by, else two digits."""
         nearest = min(CONVENTIONAL, key=lambda s: abs(s - self.slope))
-        # below, 0.01 would be half way to everything: the nearest wins
         return nearest if abs(nearest - self.slope) <= SNAP else round(self.slope, 2)
 
 
@@ -146,6 +145,8 @@ def judge(
     value, margin = _agreed(weights, seen)
     if margin == 0.0:
         texts.insert(0, "weights and photographs disagree")
+    elif margin < 1.0:
+        texts.append("which is no usual slope, and photographs do not confirm it")
     return Judgement(field=name, value=value, margin=margin, text="; ".join(texts)), readings
 
 
@@ -186,8 +187,8 @@ def _agreed(weights: FromWeights | None, seen: _Seen | None) -> tuple[float, flo
         assert seen is not None
         return seen.slope, seen.margin
     by_weights = MAX_SPREAD / max(weights.spread, MAX_SPREAD / 10)
-    if seen is None:
-        return weights.value, by_weights
+    if seen is None:  # alone, it must be a slope that is in use
+        return weights.value, by_weights if weights.value in CONVENTIONAL else 0.5
     if abs(weights.value - seen.slope) >= ALIKE:
         return weights.value, 0.0
     return weights.value, max(by_weights, seen.margin)

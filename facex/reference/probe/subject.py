@@ -77,6 +77,7 @@ def build(structure: Structure, state: Mapping[str, Tensor], contract: Contract)
     """
     marked: dict[str, Any] = {name: slope for name, slope in MARKS.items() if getattr(contract, name) is not None}
     network = families.load(structure.family).build(structure, state, dataclasses.replace(contract, **marked))
+    network.requires_grad_(False)
     leaky = [module for module in network.modules() if isinstance(module, nn.LeakyReLU)]
     activations = {name: tuple(m for m in leaky if m.negative_slope == slope) for name, slope in marked.items()}
     activations = {name: modules for name, modules in activations.items() if modules}
