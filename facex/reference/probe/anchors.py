@@ -280,9 +280,20 @@ def _nice(size: float) -> float:
     return round(size, 1)
 
 
+def enough(slots: Sequence[Slot]) -> bool:
+    """Whether there are enough detections, of enough photographs, that behave as those of faces do."""
+    good = [s for s in slots if s.pairs >= MIN_SLOT_PAIRS]
+    pairs = sum(s.pairs for s in good)
+    agreeing = sum(s.agreeing * s.pairs for s in good) / max(1, pairs)
+    seen = frozenset[int]().union(*(s.photographs for s in good))
+    return (
+        len(good) >= MIN_SLOTS and pairs >= MIN_PAIRS and agreeing >= MIN_AGREEING and len(seen) >= MIN_PHOTOGRAPHS
+    )  # fmt: skip
+
+
 def unseen(slots: Sequence[Slot]) -> bool:
     """Whether some slot has too few pairs to be measured, beside others that have enough."""
-    return any(s.pairs < MIN_SLOT_PAIRS for s in slots) and sum(s.pairs for s in slots) >= MIN_PAIRS
+    return enough(slots) and any(s.pairs < MIN_SLOT_PAIRS for s in slots)
 
 
 def filled(slots: Sequence[Slot], closer: Sequence[Slot]) -> list[Slot]:
@@ -305,12 +316,10 @@ def judge(
     if slots is None:
         return [Judgement(field=n, value=None, margin=0.0, text=why) for n in ("min_sizes", "variances")], []
     measured = variances(slots, structure.landmarks)
-    pairs, good = sum(s.pairs for s in slots), [s for s in slots if s.pairs >= MIN_SLOT_PAIRS]
-    agreeing = sum(s.agreeing * s.pairs for s in good) / max(1, sum(s.pairs for s in good))
+    pairs = sum(s.pairs for s in slots)
     text = _text(slots, pairs, measured)
-    seen = len(frozenset().union(*(s.photographs for s in good)))
-    if len(good) < MIN_SLOTS or pairs < MIN_PAIRS or agreeing < MIN_AGREEING or seen < MIN_PHOTOGRAPHS:
-        text = f"too few neighbouring detections, in {seen} photographs: {text}"
+    if not enough(slots):
+        text = f"too few neighbouring detections: {text}"
         return [Judgement(field=n, value=None, margin=0.0, text=text) for n in ("min_sizes", "variances")], []
     fits = _fits(slots, structure, [*KNOWN, *listed], measured, stated_centre)
     if not fits:

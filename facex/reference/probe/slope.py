@@ -146,7 +146,7 @@ def judge(
     if margin == 0.0:
         texts.insert(0, "weights and photographs disagree")
     elif margin < 1.0:
-        texts.append("which is no usual slope, and photographs do not confirm it")
+        texts.append("which is no usual slope, and no photographs confirm it")
     return Judgement(field=name, value=value, margin=margin, text="; ".join(texts)), readings
 
 

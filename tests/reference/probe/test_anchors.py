@@ -119,6 +119,17 @@ def test_few_photographs_are_too_few(count: int) -> None:
     assert readings == []
 
 
+def test_photographs_brought_closer_fill_only_what_is_missing() -> None:
+    slots = anchors.measure(heads(((24.0, 48.0), (96.0, 192.0), (384.0, 2000.0))), structure())
+    assert anchors.unseen(slots)
+    assert not anchors.unseen(anchors.measure(heads(), structure())[:3])
+    other = anchors.measure(heads(seed=1), structure())
+    merged = anchors.filled(slots, other)
+    assert [a is b for a, b in zip(merged, slots, strict=True)] == [s.pairs >= anchors.MIN_SLOT_PAIRS for s in slots]
+    few = anchors.measure(heads(((24.0, 48.0), (96.0, 192.0), (384.0, 2000.0)), count=4), structure())
+    assert not anchors.unseen(few)  # nothing is measured closer where there is too little to begin with
+
+
 def test_no_faces_say_nothing() -> None:
     levels = heads()
     empty = [LevelOutput(conf=torch.zeros_like(x.conf), loc=x.loc, landm=x.landm) for x in levels]
