@@ -75,9 +75,10 @@ def identify(
     contract, assumed = detector.settle(structure, _with_sizes(structure, stated))
     if stated.min_sizes is None:
         assumed = tuple(dict.fromkeys([*assumed, "min_sizes"]))
+    pixels, warmth = _pixels(found)
     probe = _Probe(
         subject=subject.build(structure, state, contract), contract=contract, stated=stated, advance=advance,
-        found=found, pixels=_pixels(found),
+        found=found, pixels=pixels, warmth=warmth,
     )  # fmt: skip
     evidence = probe.evidence()
     return _identification(path, digest, structure, contract, stated, assumed, evidence, len(found))
@@ -97,13 +98,18 @@ def _with_sizes(structure: Structure, stated: ContractOptions) -> ContractOption
     return dataclasses.replace(stated, min_sizes=next(fitting, doubling))
 
 
-def _pixels(found: Sequence[Photograph]) -> NDArray[np.uint8] | None:
-    """uint8 [B, `SIDE_PX`, `SIDE_PX`, 3], RGB; None without photographs."""
+def _pixels(found: Sequence[Photograph]) -> tuple[NDArray[np.uint8] | None, float]:
+    """The photographs as uint8 [B, `SIDE_PX`, `SIDE_PX`, 3], RGB, and by how much they are redder than blue, 0-255.
+
+    None without photographs. Padding is left out of the colours.
+    """
     if not found:
-        return None
+        return None, 0.0
     size = Size(height=SIDE_PX, width=SIDE_PX)
-    fill = colour.TYPICAL_RGB
-    return np.stack([photographs.letterbox(photographs.load(p.path), size, fill).pixels for p in found])
+    boxed = [photographs.letterbox(photographs.load(p.path), size, colour.TYPICAL_RGB) for p in found]
+    inside = [b.pixels[: b.content[0], : b.content[1]].reshape(-1, 3).mean(0) for b in boxed]
+    red, _, blue = np.mean(inside, axis=0)
+    return np.stack([b.pixels for b in boxed]), float(red - blue)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +136,7 @@ class _Probe:
     stated: ContractOptions
     found: Sequence[Photograph]
     pixels: NDArray[np.uint8] | None
+    warmth: float
     advance: Callable[[], None]
     runs: dict[Any, statistics.Pass] = dataclasses.field(default_factory=dict)
 
@@ -147,9 +154,9 @@ class _Probe:
             slopes[name] = verdicts[name].value if verdicts[name].decided else slopes[name]
             groups.append(readings)
         compared = None
-        if self.pixels is not None:
+        if self.warmth >= colour.MIN_WARMTH:
             compared = colour.compare(colour.contenders(ranked), lambda p: self._run(slopes, p).levels)
-        best, colours, readings = colour.judge(ranked, compared)
+        best, colours, readings = colour.judge(ranked, compared, cast=self.pixels is not None and compared is None)
         groups.append(readings)
         verdicts |= {v.field: v for v in colours}
         unsure = [n for n in (*slopes, "channel_order") if not verdicts[n].decided]

@@ -38,6 +38,9 @@ MAX_RESIDUAL = 0.25
 MIN_SURE, MIN_LOGIT = 50, 0.25
 """Priors that score above 0.5, and the gain of logit a prior, from which photographs tell two preprocessings apart."""
 MAX_CONTENDERS = 4
+MIN_WARMTH = 4.0
+"""Levels by which photographs must be redder than blue to tell the order; those of people are by 10 to 20. Grey ones,
+and those with a cast, look as natural with red and blue exchanged."""
 _SURE, _LOW, _HIGH = 0.5, 0.2, 1 - 1e-5
 _PRIOR_COUNT = 10
 ALIKE_LEVELS = 1.5
@@ -267,7 +270,9 @@ def compare(
     )
 
 
-def judge(ranked: Ranked, compared: Compared | None) -> tuple[Preprocessing, list[Judgement], list[Reading]]:
+def judge(
+    ranked: Ranked, compared: Compared | None, *, cast: bool = False
+) -> tuple[Preprocessing, list[Judgement], list[Reading]]:
     """Weigh what the weights say and what photographs say.
 
     A rival is excluded by the first batch norm, or by photographs with faces in which it makes the network less sure.
@@ -278,7 +283,7 @@ def judge(ranked: Ranked, compared: Compared | None) -> tuple[Preprocessing, lis
     best = next(iter(ranked.costs))
     if seen is not None and seen.best in ranked.close:
         best = seen.best
-    text = _text(ranked, compared, best)
+    text = _text(ranked, compared, best, cast=cast)
     judgements = [
         Judgement(field=name, value=getattr(best, name), margin=_margin(ranked, seen, best, name), text=text)
         for name in FIELDS
@@ -304,7 +309,7 @@ def _margin(ranked: Ranked, seen: Compared | None, best: Preprocessing, name: st
     return min(excluded, default=0.0)
 
 
-def _text(ranked: Ranked, compared: Compared | None, best: Preprocessing) -> str:
+def _text(ranked: Ranked, compared: Compared | None, best: Preprocessing, *, cast: bool) -> str:
     texts = []
     if ranked.measured is None:
         texts.append("the first layer has no batch norm that tells colours")
@@ -316,7 +321,7 @@ def _text(ranked: Ranked, compared: Compared | None, best: Preprocessing) -> str
         if min(ranked.costs.values()) > MAX_COST:
             texts.append("which no known preprocessing explains")
     if compared is None:
-        texts.append("no photographs")
+        texts.append("photographs that are grey or have a colour cast" if cast else "no photographs")
     elif compared.sure < MIN_SURE:
         texts.append(f"{compared.sure} sure detections in the photographs, {MIN_SURE} are needed")
     elif compared.gains:
