@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from facex.checking import Timing
+    from facex.diffing import Diff
     from facex.manifest import Manifest
     from facex.progress import Progress
     from facex.reference.probe import Identification
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "export", "identify"]
+__all__ = ["__version__", "bench", "check", "diff", "export", "identify"]
 
 
 def export(
@@ -44,10 +45,10 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
-            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`, `license`,
-            `model_version`, `max_size_mb`, `max_latency_ms`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those
-            of the contract, `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`,
-            as texts or values.
+            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`,
+            `license`, `model_version`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as
+            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
+            `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -120,7 +121,7 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -155,6 +156,26 @@ def identify(checkpoint: str | os.PathLike[str], *, progress: Progress | None = 
     given = _Options(options)
     stated = given.contract()
     return identifying.identify(Path(checkpoint), contract=stated, progress=progress, **given.plain("identify"))
+
+
+def diff(old: str | os.PathLike[str], new: str | os.PathLike[str], *, fail_on: Iterable[str] = ()) -> Diff:
+    """Compare two manifests: size, time, parity, operators, contract.
+
+    Args:
+        old: a `manifest.json`, the folder of one, or a `report.json`.
+        new: likewise.
+        fail_on: texts like `"regression:5%"` or `"regression:latency:10%"`, as after `facex diff --fail-on`.
+
+    Raises:
+        facex.errors.InputError: a manifest or a rule cannot be used.
+    """
+    from pathlib import Path
+
+    from facex import diffing
+    from facex.regression import parse_rule
+
+    rules = tuple(map(parse_rule, _several("fail_on", fail_on)))
+    return diffing.diff(Path(old), Path(new), fail_on=rules)
 
 
 class _Options:
@@ -213,11 +234,9 @@ class _Options:
         return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
     def budget(self) -> Any:
-        from facex.recipe import Budget
+        from facex.recipe import BUDGET_LIMITS, Budget
 
-        return Budget(
-            max_size_mb=self._left.pop("max_size_mb", None), max_latency_ms=self._left.pop("max_latency_ms", None)
-        )
+        return Budget(**{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS

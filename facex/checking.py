@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import demo, exporters, manifest
+from facex import demo, exporters, launching, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -215,7 +215,15 @@ def check(
         clock.progress.warn(f"not checked, because the export did not promote them: {', '.join(left_out)}")
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
-    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock, runtimes=runtimes)
+    budget = budget or Budget()
+    examination = examine(
+        [o.subject for o in opened],
+        evidence,
+        threads=threads,
+        clock=clock,
+        runtimes=runtimes,
+        start=budget.needs_start,
+    )
     artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Result(
         manifest=Manifest(
@@ -233,7 +241,7 @@ def check(
             findings=(
                 *_unchanged(opened, artifacts),
                 *examination.findings,
-                *examination.budget_findings(artifacts, budget or Budget()),
+                *examination.budget_findings(artifacts, budget),
             ),
             latency=examination.latency,
             tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
@@ -316,6 +324,8 @@ def bench(
 ) -> Timing:
     """Time artifacts on this host, interleaved; Core ML files only in their native runtime, on a Mac.
 
+    Load time and memory are measured in processes of their own.
+
     Raises:
         InputError: something given cannot be used.
         BackendError: a runtime failed.
@@ -335,13 +345,14 @@ def bench(
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
         latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
+    started = launching.added(files, latency, threads, clock)
     examination = Examination(
-        runs=files, findings=(), latency=tuple(latency), runtimes=ran, untimed=no_latency, reference_faces=None
+        runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None
     )
     artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Timing(
         artifacts=artifacts,
         findings=examination.budget_findings(artifacts, budget or Budget()),
-        latency=tuple(latency),
+        latency=started,
         tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
     )

@@ -19,6 +19,7 @@ import click
 from facex import __version__, config, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
+    BUDGET_LIMITS,
     DEFAULT_DEPLOYMENT_TARGET,
     DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
@@ -35,6 +36,7 @@ from facex.recipe import (
     parse_size,
 )
 from facex.types import (
+    HOST,
     ChannelOrder,
     ContractOptions,
     Credits,
@@ -75,6 +77,12 @@ def _limit(text: str) -> Any:
     from facex.parity.limits import parse_limit  # not at the top: it is of no use to `facex --help`
 
     return parse_limit(text)
+
+
+def _rule(text: str) -> Any:
+    from facex.regression import parse_rule  # likewise
+
+    return parse_rule(text)
 
 
 PATH = click.Path(path_type=Path)
@@ -171,6 +179,12 @@ budget_options = _stacked(
     click.option(
         "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
     ),
+    click.option(
+        "--max-load-ms", type=_positive("--max-load-ms"), help="Longest time from opening a file to its first result."
+    ),
+    click.option(
+        "--max-memory-mb", type=_positive("--max-memory-mb"), help="Highest peak memory of one artifact, in MB."
+    ),
     threads_option,
 )
 runtimes_option = click.option(
@@ -235,8 +249,12 @@ def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
     return (*values.pop("limits"), *(limit for limit in short if limit is not None))
 
 
-def _budget(values: dict[str, Any]) -> Budget:
-    return Budget(max_size_mb=values.pop("max_size_mb"), max_latency_ms=values.pop("max_latency_ms"))
+def _budget(values: dict[str, Any], device: str = HOST) -> Budget:
+    """The budgets of the options file, and in that of the device the options in place of what they name."""
+    tables: dict[str, Budget] = dict(click.get_current_context().obj or {})
+    stated = {name: value for name in BUDGET_LIMITS if (value := values.pop(name)) is not None}
+    own = tables.pop(device, Budget(device=device))
+    return dataclasses.replace(own, others=tuple(tables.values()), **stated)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -263,6 +281,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     if path is not None:
         assert isinstance(context.command, click.Group)
         context.default_map = config.defaults(path, context.command)
+        context.obj = config.budgets(path)
 
 
 @cli.command()
@@ -570,6 +589,41 @@ def identify(checkpoint: Path, as_json: bool, **values: Any) -> int:
         else:
             identified.render(found, _console())
     return 0
+
+
+@cli.command()
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+@click.option(
+    "--fail-on",
+    type=_Parsed("RULE", _rule),
+    multiple=True,
+    help="regression:TOLERANCE or regression:METRIC:TOLERANCE, e.g. regression:5%, regression:size:2%; repeatable.",
+)
+@json_option
+def diff(old: Path, new: Path, fail_on: Sequence[Any], as_json: bool) -> int:
+    """Compare two manifests, for a release note or as a gate: size, time, parity, operators, contract.
+
+    OLD and NEW are a manifest.json, the folder of one, or a report.json, which has every latency. With --fail-on the
+    exit code is 3 where parity became worse, and 4 where only size, time or memory did. A tolerance in per cent is a
+    share of the old value, for parity of its limit where that is more; a number is in the unit of the metric.
+
+    \b
+    Examples:
+      facex diff released/ build/
+      facex diff released/ build/ --fail-on regression:5% --fail-on regression:matched_f1:0.002
+    """  # noqa: D301 - click wants the character itself
+    from facex import diffing
+
+    found = diffing.diff(old, new, fail_on=fail_on)
+    with _printing():
+        if as_json:
+            click.echo(_json(as_plain(found), found.exit_code), nl=False)
+        else:
+            from facex.report import changes
+
+            changes.render(found, _console())
+    return found.exit_code
 
 
 @cli.command("debug-int8")

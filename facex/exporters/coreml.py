@@ -26,6 +26,7 @@ from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, Tar
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._foreign import ForeignFile
     from facex.exporters._mil.halves import Seen
     from facex.exporters._mil.session import ExecutorSession
     from facex.types import FloatArray, QuantizationFacts
@@ -381,3 +382,10 @@ def open_native(path: Path, runtime: Runtime) -> CoreMLSession:
     if platform.system() != "Darwin":
         raise SessionUnavailableError(f"Core ML runs on macOS only, this is {platform.system()}")
     return CoreMLSession(path, runtime)
+
+
+def read_foreign(path: Path, *, threads: int) -> ForeignFile:
+    """See `facex.exporters._foreign_coreml.read`."""
+    from facex.exporters import _foreign_coreml
+
+    return _foreign_coreml.read(path, threads)

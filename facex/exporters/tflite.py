@@ -10,6 +10,7 @@ from facex.types import FileFacts, KernelFacts, Precision, Session, TargetInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._foreign import ForeignFile
 
 INFO = TargetInfo(
     name="tflite",
@@ -85,3 +86,10 @@ def open_session(path: Path, *, threads: int) -> Session:
     from facex.exporters import _litert
 
     return _litert.LiteRTSession(path, threads)
+
+
+def read_foreign(path: Path, *, threads: int) -> ForeignFile:
+    """See `facex.exporters._foreign_tflite.read`."""
+    from facex.exporters import _foreign_tflite
+
+    return _foreign_tflite.read(path, threads)

@@ -33,3 +33,13 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("word", ["host", "pixel-4", "adb", "adb:ABC123"])
+def test_budgets_may_be_set_for_devices_that_nothing_measures_here(word: str) -> None:
+    assert device_bench.known(word)
+
+
+@pytest.mark.parametrize("word", ["", "hots", "pixel-40", "Pixel-4", "budget", ":adb"])
+def test_a_device_that_nobody_knows(word: str) -> None:
+    assert not device_bench.known(word)
