@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
     from facex.checking import Timing
     from facex.diffing import Diff
+    from facex.identifying import IdentifiedFile
     from facex.manifest import Manifest
     from facex.progress import Progress
     from facex.reference.probe import Identification
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "diff", "export", "identify"]
+__all__ = ["__version__", "bench", "check", "diff", "export", "identify", "identify_file"]
 
 
 def export(
@@ -162,6 +163,36 @@ def identify(checkpoint: str | os.PathLike[str], *, progress: Progress | None = 
     given = _Options(options)
     stated = given.contract()
     return identifying.identify(Path(checkpoint), contract=stated, progress=progress, **given.plain("identify"))
+
+
+def identify_file(
+    file: str | os.PathLike[str],
+    *,
+    reference: str | os.PathLike[str],
+    progress: Progress | None = None,
+    **options: Any,
+) -> IdentifiedFile:
+    """Find out whether a file of any tool was built from a checkpoint, and what it must be fed to work.
+
+    Args:
+        file: a `.onnx`, `.tflite` or `.mlpackage`.
+        reference: the checkpoint.
+        progress: shown what is going on.
+        **options: those of `identify`; the contract is the checkpoint's.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used.
+        facex.errors.BackendError: a runtime failed.
+    """
+    from pathlib import Path
+
+    from facex import identifying
+
+    given = _Options(options)
+    stated = given.contract()
+    return identifying.identify_file(
+        Path(file), reference=Path(reference), contract=stated, progress=progress, **given.plain("identify")
+    )
 
 
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str], *, fail_on: Iterable[str] = ()) -> Diff:

@@ -591,7 +591,8 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 
 
 @cli.command()
-@click.argument("checkpoint", type=PATH)
+@click.argument("file", type=PATH)
+@click.option("--reference", type=PATH, help="The checkpoint that an exported FILE is held against.")
 @click.option("--images", type=PATH, help="Folder of photographs with faces, unlabelled.")
 @click.option(
     "--photographs",
@@ -603,23 +604,41 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 @contract_options
 @threads_option
 @json_option
-def identify(checkpoint: Path, as_json: bool, **values: Any) -> int:
-    """Find out under which contract CHECKPOINT was trained: activation, anchors, variances, channel order, mean.
+def identify(file: Path, reference: Path | None, as_json: bool, **values: Any) -> int:
+    """Find out under which contract a checkpoint FILE was trained: activation, anchors, variances, channel order, mean.
 
     Weights tell a part, photographs of people nearly all of it. What nothing decides is undecided, never guessed; what
     the options state is kept, and a clear contradiction is shown.
+
+    With --reference CHECKPOINT, whether an exported FILE of any tool was built from it, and what it must be fed to
+    work; the options are then about the checkpoint. The exit code is 3 where the file is not what it should be.
 
     \b
     Examples:
       facex identify model.pth
       facex identify model.pth --images photos/
       facex identify model.pth --images photos/ --activation relu --json
+      facex identify app/assets/face.tflite --reference model.pth --images photos/
     """  # noqa: D301 - click wants the character itself
     from facex import identifying
-    from facex.report import identified
+    from facex.report import foreign, identified
 
+    contract, exported = _contract(values), exporters.target_of(file) is not None
+    if exported and reference is None:
+        raise UsageError(f"{file}: is no checkpoint", hint="name the one that it may come from: --reference CHECKPOINT")
+    if reference is not None:
+        with _progress() as progress:
+            result = identifying.identify_file(
+                file, reference=reference, contract=contract, progress=progress, **values
+            )
+        with _printing():
+            if as_json:
+                click.echo(_json(result.plain(), result.exit_code), nl=False)
+            else:
+                foreign.render(result, _console())
+        return result.exit_code
     with _progress() as progress:
-        found = identifying.identify(checkpoint, contract=_contract(values), progress=progress, **values)
+        found = identifying.identify(file, contract=contract, progress=progress, **values)
     with _printing():
         if as_json:
             click.echo(_json(identified.plain(found), 0), nl=False)

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from facex.provenance import SAME, Answer, Foreign, Layer, numbers
+from facex.report.identified import options
 from facex.report.listing import ABSENT
 from facex.report.printing import add_row, make_table, print_whole, write_fields, write_line
 from facex.report.wording import plural
@@ -13,12 +14,19 @@ from facex.report.wording import plural
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from facex.identifying import IdentifiedFile
     from facex.provenance import Behaviour, Weights
 
 SHOWN_LAYERS = 8
 SHOWN_TRIALS = 6
 STYLES = {Answer.YES: "green", Answer.NO: "bold red", Answer.UNDECIDED: "yellow"}
 WORDS = {Answer.YES: "all is well", Answer.NO: "not as it should be", Answer.UNDECIDED: "undecided"}
+
+
+def render(result: IdentifiedFile, console: Console) -> None:
+    """Print the conclusions, what they rest on, and the contract of the checkpoint, the measure of it all."""
+    identified(result.file, console)
+    write_line(console, f"the checkpoint {options(result.reference)}", "bold")
 
 
 def identified(found: Foreign, console: Console) -> None:

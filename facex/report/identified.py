@@ -60,7 +60,7 @@ def render(found: Identification, console: Console) -> None:
         line("candidates, best first; from a cost of 1 on the evidence is clearly against one", "bold")
         for candidate in found.candidates[:SHOWN]:
             line(f"  {_row(candidate)}")
-    line(_options(found), "bold")
+    line(options(found), "bold")
 
 
 def warnings(found: Identification) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _row(candidate: Candidate) -> str:
     return f"{candidate.cost:6.2f}  {said or 'the best'}  ({signals})" if signals else f"{candidate.cost:6.2f}  {said}"
 
 
-def _options(found: Identification) -> str:
+def options(found: Identification) -> str:
     """The contract as options of the command line, undecided fields marked."""
     parts = [f"{OPTIONS[s.field][1]} {shlex.quote(OPTIONS[s.field][2](found.contract))}" for s in found.settled]
     text = f"as options: {' '.join(parts)}"

@@ -76,6 +76,7 @@ def run(subject: Subject, images: FloatArray) -> Pass:
         for start in range(0, len(images), BATCH):
             outputs.append(subject.network(torch.from_numpy(images[start : start + BATCH])))
     levels = tuple(
-        LevelOutput(*(torch.cat(maps) for maps in zip(*level, strict=True))) for level in zip(*outputs, strict=True)
+        LevelOutput(*(torch.cat(maps) for maps in zip(*(o[:3] for o in level), strict=True)))  # a mesh tells nothing
+        for level in zip(*outputs, strict=True)
     )
     return Pass(divergence=tuple(moments[norm].divergence(norm) for norm in subject.norms), levels=levels)
