@@ -93,6 +93,7 @@ def check(
 
     Raises:
         facex.errors.InputError: something given cannot be used.
+        facex.errors.MissingSetupError: `arch` was asked for, and its emulation is not set up.
         facex.errors.BackendError: a runtime failed.
     """
     from pathlib import Path
@@ -142,7 +143,7 @@ class _Options:
         "export": (
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
-        "check": ("images", "ground_truth", "precision", "threads", "runtime"),
+        "check": ("images", "ground_truth", "precision", "threads", "runtime", "arch"),
         "bench": ("precision", "threads", "warmup", "runs", "runtime"),
     }
 
@@ -219,9 +220,16 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Effort, Fp32Ops, Head, Precision, Runtime
+        from facex.types import Arch, Effort, Fp32Ops, Head, Precision, Runtime
 
-        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort, "runtime": Runtime, "fp32_ops": Fp32Ops}
+        kinds: dict[str, Any] = {
+            "arch": Arch,
+            "head": Head,
+            "precision": Precision,
+            "int8_effort": Effort,
+            "runtime": Runtime,
+            "fp32_ops": Fp32Ops,
+        }
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:
             value = self._left.pop(name, None)

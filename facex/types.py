@@ -434,6 +434,16 @@ VS_EXECUTOR = "vs_executor."
 """Begins the name of a finding for which facex's executor took the place of the reference."""
 
 
+class Arch(_Word):
+    """A processor that files are run on as well, beside this machine's."""
+
+    ARM64 = "arm64"
+
+
+ARM64 = f"{Arch.ARM64}."
+"""Begins the name of a finding for which an emulated ARM64 processor took the place of this machine's."""
+
+
 class LatencyKind(_Word):
     """How a latency came about. Never confused."""
 

@@ -3,14 +3,14 @@
 A device is a module of this package; the file name is the registry, and the word a user types. A device
 module measures or estimates the artifacts that it is handed and returns one `facex.types.Latency` for each,
 which says by its `kind` whether the number is measured, emulated or estimated. `budget` is not a device: it
-turns sizes and latencies into findings.
+turns sizes and latencies into findings. Nor is `emulator`, which computes as a phone does but takes its own time.
 """
 
 from __future__ import annotations
 
 import pkgutil
 
-_NOT_DEVICES = ("budget",)
+_NOT_DEVICES = ("budget", "emulator", "emulator_setup")
 
 
 def names() -> list[str]:
