@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from facex.checking import Timing
+    from facex.diffing import Diff
     from facex.manifest import Manifest
     from facex.progress import Progress
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "export"]
+__all__ = ["__version__", "bench", "check", "diff", "export"]
 
 
 def export(
@@ -43,10 +44,10 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
-            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`, `license`,
-            `model_version`, `max_size_mb`, `max_latency_ms`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those
-            of the contract, `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`,
-            as texts or values.
+            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`,
+            `license`, `model_version`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as
+            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
+            `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -114,13 +115,14 @@ def check(
 
 
 def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
-    """Time artifacts, or those of one `manifest.json`, on this host.
+    """Time artifacts, or those of one `manifest.json`, on this host or another device.
 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device`, `benchmark_model`,
+            `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -129,11 +131,36 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     from pathlib import Path
 
     from facex import checking
+    from facex.types import HOST
 
     given = _Options(options)
     return checking.bench(
-        [Path(path) for path in artifacts], budget=given.budget(), progress=progress, **given.plain("bench")
+        [Path(path) for path in artifacts],
+        budget=given.budget(device=str(options.get("device", HOST)).partition(":")[0]),
+        options=given.device_options(),
+        progress=progress,
+        **given.plain("bench"),
     )
+
+
+def diff(old: str | os.PathLike[str], new: str | os.PathLike[str], *, fail_on: Iterable[str] = ()) -> Diff:
+    """Compare two manifests: size, time, parity, operators, contract.
+
+    Args:
+        old: a `manifest.json`, the folder of one, or a `report.json`.
+        new: likewise.
+        fail_on: texts like `"regression:5%"` or `"regression:latency:10%"`, as after `facex diff --fail-on`.
+
+    Raises:
+        facex.errors.InputError: a manifest or a rule cannot be used.
+    """
+    from pathlib import Path
+
+    from facex import diffing
+    from facex.regression import parse_rule
+
+    rules = tuple(map(parse_rule, _several("fail_on", fail_on)))
+    return diffing.diff(Path(old), Path(new), fail_on=rules)
 
 
 class _Options:
@@ -144,7 +171,7 @@ class _Options:
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime", "arch"),
-        "bench": ("precision", "threads", "warmup", "runs", "runtime"),
+        "bench": ("precision", "device"),
     }
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -190,12 +217,10 @@ class _Options:
         limits = _several("limits", self._left.pop("limits", ()))
         return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
-    def budget(self) -> Any:
-        from facex.recipe import Budget
+    def budget(self, **about: Any) -> Any:
+        from facex.recipe import BUDGET_LIMITS, Budget
 
-        return Budget(
-            max_size_mb=self._left.pop("max_size_mb", None), max_latency_ms=self._left.pop("max_latency_ms", None)
-        )
+        return Budget(**about, **{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS
@@ -210,6 +235,21 @@ class _Options:
                 version=self._left.pop("model_version", ""),
             ),
         )
+
+    def device_options(self) -> Any:
+        from dataclasses import fields
+        from pathlib import Path
+
+        from facex.types import Delegate, DeviceOptions, Runtime
+
+        names = [field.name for field in fields(DeviceOptions)]
+        chosen = {name: value for name in names if (value := self._left.pop(name, None)) is not None}
+        for name, kind in (("delegate", Delegate), ("runtime", Runtime)):
+            if name in chosen:
+                chosen[name] = self.choice(name, kind, chosen[name])
+        if "benchmark_model" in chosen:
+            chosen["benchmark_model"] = Path(chosen["benchmark_model"])
+        return DeviceOptions(**chosen)
 
     def plain(self, function: str) -> dict[str, Any]:
         """What passes through by its own name.
@@ -240,7 +280,7 @@ class _Options:
                 value = tuple(self.choice(name, Runtime, each) for each in several)
             elif name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "warmup", "runs", "int8_steps", "seed"):
+            elif name not in ("threads", "int8_steps", "seed", "device"):
                 value = Path(value)
             taken[name.removeprefix("int8_")] = value
         if self._left:

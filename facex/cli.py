@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from facex import __version__, config, exporters
+from facex import __version__, config, device_bench, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
+    BUDGET_LIMITS,
     DEFAULT_DEPLOYMENT_TARGET,
     DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
@@ -35,10 +36,13 @@ from facex.recipe import (
     parse_size,
 )
 from facex.types import (
+    HOST,
     Arch,
     ChannelOrder,
     ContractOptions,
     Credits,
+    Delegate,
+    DeviceOptions,
     Effort,
     ExportOptions,
     FileFacts,
@@ -76,6 +80,12 @@ def _limit(text: str) -> Any:
     from facex.parity.limits import parse_limit  # not at the top: it is of no use to `facex --help`
 
     return parse_limit(text)
+
+
+def _rule(text: str) -> Any:
+    from facex.regression import parse_rule  # likewise
+
+    return parse_rule(text)
 
 
 PATH = click.Path(path_type=Path)
@@ -170,7 +180,15 @@ evidence_options = _stacked(
 budget_options = _stacked(
     click.option("--max-size-mb", type=_positive("--max-size-mb"), help="Largest artifact, in MB (10^6 bytes)."),
     click.option(
-        "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
+        "--max-latency-ms",
+        type=_positive("--max-latency-ms"),
+        help="Highest median latency in ms, on this host, or on the --device of bench.",
+    ),
+    click.option(
+        "--max-load-ms", type=_positive("--max-load-ms"), help="Longest time from opening a file to its first result."
+    ),
+    click.option(
+        "--max-memory-mb", type=_positive("--max-memory-mb"), help="Highest peak memory of one artifact, in MB."
     ),
     threads_option,
 )
@@ -198,6 +216,33 @@ runtime_option = click.option(
     show_default=True,
     callback=lambda _context, _option, value: Runtime(value),
     help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some.",
+)
+device_options = _stacked(
+    click.option(
+        "--device",
+        metavar="NAME[:ARGUMENT]",
+        default=HOST,
+        show_default=True,
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL.",
+    ),
+    click.option(
+        "--benchmark-model",
+        type=PATH,
+        help="adb: a benchmark_model built for the phone.  [default: the one in the cache]",
+    ),
+    click.option(
+        "--benchmark-apk", is_flag=True, help="adb: use the benchmark app that is installed on the phone instead."
+    ),
+    click.option(
+        "--delegate",
+        type=click.Choice(list(map(str, Delegate))),
+        default=str(Delegate.XNNPACK),
+        show_default=True,
+        callback=lambda _context, _option, value: Delegate(value),
+        help="adb: what runs the file, on the CPU or the GPU.",
+    ),
+    click.option("--cpu-mask", metavar="HEX", default="", help="adb: CPUs to run on, e.g. f0 for CPUs 4 to 7."),
+    click.option("--profile", is_flag=True, help="adb: time every operator too, in a run of its own."),
 )
 credit_options = _stacked(
     click.option("--author", metavar="TEXT", default="", help="Who made the model, written into every file."),
@@ -236,8 +281,12 @@ def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
     return (*values.pop("limits"), *(limit for limit in short if limit is not None))
 
 
-def _budget(values: dict[str, Any]) -> Budget:
-    return Budget(max_size_mb=values.pop("max_size_mb"), max_latency_ms=values.pop("max_latency_ms"))
+def _budget(values: dict[str, Any], device: str = HOST) -> Budget:
+    """The budgets of the options file, and in that of the device the options in place of what they name."""
+    tables: dict[str, Budget] = dict(click.get_current_context().obj or {})
+    stated = {name: value for name in BUDGET_LIMITS if (value := values.pop(name)) is not None}
+    own = tables.pop(device, Budget(device=device))
+    return dataclasses.replace(own, others=tuple(tables.values()), **stated)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -264,6 +313,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     if path is not None:
         assert isinstance(context.command, click.Group)
         context.default_map = config.defaults(path, context.command)
+        context.obj = config.budgets(path)
 
 
 @cli.command()
@@ -476,33 +526,39 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed rounds.")
 @budget_options
 @runtime_option
+@device_options
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    """Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.
+    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or a device.
 
     \b
     Examples:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
+      facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
     """  # noqa: D301 - click wants the character itself
     from facex import checking
 
-    precision = values.pop("precision")
+    precision, device = values.pop("precision"), values.pop("device")
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
-            budget=_budget(values),
+            budget=_budget(values, device.partition(":")[0]),
             precision=Precision(precision) if precision else None,
+            device=device,
+            options=DeviceOptions(**values),
             progress=progress,
-            **values,
         )
     with _printing():
         if as_json:
             click.echo(_json(as_plain(timing), timing.exit_code), nl=False)
         else:
-            from facex.report import listing
+            from facex.report import devices, listing
 
-            listing.timing(timing.artifacts, timing.latency, timing.findings, _console())
+            console = _console()
+            listing.timing(timing.artifacts, timing.latency, timing.findings, console)
+            if timing.device is not None:
+                devices.told(timing.device, console)
     return timing.exit_code
 
 
@@ -540,6 +596,41 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 
             listing.facts(described, record, _console())
     return 0
+
+
+@cli.command()
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+@click.option(
+    "--fail-on",
+    type=_Parsed("RULE", _rule),
+    multiple=True,
+    help="regression:TOLERANCE or regression:METRIC:TOLERANCE, e.g. regression:5%, regression:size:2%; repeatable.",
+)
+@json_option
+def diff(old: Path, new: Path, fail_on: Sequence[Any], as_json: bool) -> int:
+    """Compare two manifests, for a release note or as a gate: size, time, parity, operators, contract.
+
+    OLD and NEW are a manifest.json, the folder of one, or a report.json, which has every latency. With --fail-on the
+    exit code is 3 where parity became worse, and 4 where only size, time or memory did. A tolerance in per cent is a
+    share of the old value, for parity of its limit where that is more; a number is in the unit of the metric.
+
+    \b
+    Examples:
+      facex diff released/ build/
+      facex diff released/ build/ --fail-on regression:5% --fail-on regression:matched_f1:0.002
+    """  # noqa: D301 - click wants the character itself
+    from facex import diffing
+
+    found = diffing.diff(old, new, fail_on=fail_on)
+    with _printing():
+        if as_json:
+            click.echo(_json(as_plain(found), found.exit_code), nl=False)
+        else:
+            from facex.report import changes
+
+            changes.render(found, _console())
+    return found.exit_code
 
 
 @cli.command("debug-int8")

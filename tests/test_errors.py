@@ -12,6 +12,7 @@ from facex.errors import (
     ArtifactError,
     BackendError,
     CheckpointError,
+    DeviceError,
     DownloadError,
     FacexError,
     InputError,
@@ -33,6 +34,7 @@ PARENTS = {
     MissingExtraError: (FacexError, 5),
     MissingSetupError: (FacexError, 5),
     BackendError: (FacexError, 6),
+    DeviceError: (BackendError, 6),
     DownloadError: (BackendError, 6),
     UnsupportedOperatorError: (BackendError, 6),
 }

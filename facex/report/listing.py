@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facex.report.wording import comparison, encodable, figure, plural, printable
+from facex.report.printing import add_row, make_table, print_whole, write_fields, write_line
+from facex.report.wording import comparison, condition, figure, plural
 from facex.types import (
     Artifact,
     FileFacts,
     Finding,
     KernelFacts,
     Latency,
+    LatencyKind,
     NeuralEngineForecast,
     QuantizationFacts,
     Verdict,
@@ -30,39 +32,6 @@ SHOWN_ISLANDS = 12
 SHOWN_KERNELS = 20
 ABSENT = "-"
 CREDITS = {"author": "author", "license": "licence", "version": "model version"}
-UNBOUNDED = 10_000
-"""Columns that no table reaches."""
-
-
-def _table(*columns: str, right: Sequence[str] = ()) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=column in right, overflow="fold"
-        )
-    return table
-
-
-def _row(table: Any, console: Console, *cells: str) -> None:
-    from rich.text import Text
-
-    convert = encodable(console.encoding)
-    table.add_row(*(Text(convert(printable(cell))) for cell in cells))  # a Text: brackets in names are no markup
-
-
-def _line(console: Console, text: str, style: str | None = None) -> None:
-    console.print(encodable(console.encoding)(printable(text)), style=style, markup=False)
-
-
-def _print_whole(table: Any, console: Console) -> None:
-    """Print a table as wide as it must be: a name cut in two is of no use."""
-    from rich.measure import Measurement
-
-    table.width = Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
-    console.print(table)
 
 
 def timing(
@@ -70,20 +39,27 @@ def timing(
 ) -> None:
     """Print size and latency, with the ratio to the float32 file of the same target, size and head."""
     by_name = {entry.artifact: entry for entry in latency}
-    columns = ("min ms", "p50 ms", "p90 ms", "x fp32", "MB")
-    table = _table("artifact", *columns, right=columns)
+    banded = any(entry.kind is LatencyKind.ESTIMATE for entry in latency)
+    ends = ("low ms", "p50 ms", "high ms") if banded else ("min ms", "p50 ms", "p90 ms")
+    columns = (*ends, "x fp32", "load ms", "peak MB", "MB")
+    table = make_table("artifact", "times are", *columns, right=columns)
     for artifact in artifacts:
         entry = by_name.get(artifact.name)
-        times = [f"{t:.2f}" for t in (entry.low_ms, entry.p50_ms, entry.high_ms)] if entry else [ABSENT] * 3
+        kind = entry.kind.value if entry else ABSENT
+        times = [_figure(t) for t in ((entry.low_ms, entry.p50_ms, entry.high_ms) if entry else (None,) * 3)]
+        start = [_figure(t) for t in ((entry.load_ms, entry.memory_mb) if entry else (None,) * 2)]
         size_mb = f"{artifact.size_bytes / 1e6:.3f}"
-        _row(table, console, artifact.name, *times, _ratio(artifact, artifacts, by_name), size_mb)
-    _print_whole(table, console)
-    for method in dict.fromkeys((e.device, e.threads, e.runs, e.method) for e in latency):
-        device, threads, runs, text = method
-        _line(console, f"measured on {device}, {plural(threads, 'thread')}, {plural(runs, 'run')}: {text}")
+        add_row(table, console, artifact.name, kind, *times, _ratio(artifact, artifacts, by_name), *start, size_mb)
+    print_whole(table, console)
+    for text in dict.fromkeys(f"{condition(e)}, {plural(e.runs, 'run')}: {e.method}" for e in latency):
+        write_line(console, text)
     if latency:
-        _line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
+        write_line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
     _verdicts(findings, console)
+
+
+def _figure(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
 
 
 def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[str, Latency]) -> str:
@@ -96,15 +72,16 @@ def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[s
     )  # fmt: skip
     if base is None or base.name not in latency or artifact.name not in latency:
         return ABSENT
-    return f"{latency[artifact.name].low_ms / latency[base.name].low_ms:.2f}"
+    own, other = latency[artifact.name], latency[base.name]
+    return f"{own.low_ms / other.low_ms:.2f}" if condition(own) == condition(other) else ABSENT
 
 
 def _verdicts(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
         if finding.verdict is Verdict.FAIL:
-            _line(console, f"FAIL {finding.artifact} {finding.name}: {finding.reason}", "red")
+            write_line(console, f"FAIL {finding.artifact} {finding.title}: {finding.reason}", "red")
         elif finding.verdict is Verdict.SKIPPED:
-            _line(console, f"skipped {finding.artifact} {finding.name}: {finding.reason}")
+            write_line(console, f"skipped {finding.artifact} {finding.title}: {finding.reason}")
 
 
 def facts(
@@ -112,27 +89,22 @@ def facts(
 ) -> None:
     """Print what files say of themselves, the kernels that run them, and what a manifest they came from says."""
     for artifact, found, kernels in described:
-        _line(console, artifact.path, "bold")
-        _fields(console, _facts(artifact, found))
+        write_line(console, artifact.path, "bold")
+        write_fields(console, _facts(artifact, found))
         for island in found.float_islands[:SHOWN_ISLANDS]:
             share = island.macs / found.macs
-            _fields(console, [("float island", f"{island.name} ({island.operator}, {share:.2%} of the MACs)")])
+            write_fields(console, [("float island", f"{island.name} ({island.operator}, {share:.2%} of the MACs)")])
         if len(found.float_islands) > SHOWN_ISLANDS:
-            _fields(console, [("", f"and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")])
+            write_fields(console, [("", f"and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")])
         if found.quantization is not None:
-            _fields(console, _quantization(found.quantization))
+            write_fields(console, _quantization(found.quantization))
         if kernels is not None:
-            _fields(console, _kernels(kernels))
+            write_fields(console, _kernels(kernels))
         if found.neural_engine_forecast is not None:
             _forecast(found.neural_engine_forecast, console)
     if record is not None:
-        _line(console, "manifest", "bold")
-        _fields(console, _recorded(record))
-
-
-def _fields(console: Console, fields: Sequence[tuple[str, str]]) -> None:
-    for name, value in fields:
-        _line(console, f"  {name:<18} {value}")
+        write_line(console, "manifest", "bold")
+        write_fields(console, _recorded(record))
 
 
 def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
@@ -153,7 +125,7 @@ def _forecast(found: NeuralEngineForecast, console: Console) -> None:
     """The summary, a row for operations that are treated alike, and where each reason was published."""
     published = dict.fromkeys(o.source for o in found.operations if o.source)
     sources = {source: f"[{i + 1}]" for i, source in enumerate(published)}
-    _line(console, "forecast for the Neural Engine, from published statements; no device was asked", "bold")
+    write_line(console, "forecast for the Neural Engine, from published statements; no device was asked", "bold")
     summary = [
         ("operations there", f"{found.resident_operation_fraction:.1%}"),
         ("MACs there", f"{found.resident_mac_fraction:.1%}"),
@@ -161,12 +133,12 @@ def _forecast(found: NeuralEngineForecast, console: Console) -> None:
         ("first elsewhere", found.first_elsewhere or "none"),
         *(("note", note) for note in found.notes),
     ]
-    _fields(console, summary)
-    table = _table("operator", "count", "forecast", "reason", "source", right=("count",))
+    write_fields(console, summary)
+    table = make_table("operator", "count", "forecast", "reason", "source", right=("count",))
     for o in found.operations:
-        _row(table, console, o.operator, str(o.count), o.placement.value, o.reason, sources.get(o.source, ABSENT))
-    _print_whole(table, console)
-    _fields(console, [(number, source) for source, number in sources.items()])
+        add_row(table, console, o.operator, str(o.count), o.placement.value, o.reason, sources.get(o.source, ABSENT))
+    print_whole(table, console)
+    write_fields(console, [(number, source) for source, number in sources.items()])
 
 
 def _quantization(found: QuantizationFacts) -> list[tuple[str, str]]:
@@ -233,30 +205,32 @@ def _recorded(record: Manifest) -> list[tuple[str, str]]:
 
 def debugged(found: Any, top: int, console: Console) -> None:
     """Print what `facex.debugging.debug` found: the head, the tensors that cost it most, and the lint."""
-    _line(console, found.artifact, "bold")
+    write_line(console, found.artifact, "bold")
     if found.insight is not None:
         _insight(found.insight, found.available, top, console)
     for finding in found.findings:
         reason = f": {finding.reason}" if finding.reason else ""
         style = {Verdict.FAIL: "red", Verdict.SKIPPED: "yellow", Verdict.PASS: None}[finding.verdict]
-        _line(console, f"{finding.verdict} {finding.name} {comparison(finding)}{reason}", style)
+        write_line(console, f"{finding.verdict} {finding.name} {comparison(finding)}{reason}", style)
 
 
 def _insight(seen: Insight, available: int, top: int, console: Console) -> None:
     heads = ", ".join(f"{role} {_decibels(value)}" for role, value in seen.heads.items())
-    _line(console, f"head of the whole file against float: {heads} dB")
+    write_line(console, f"head of the whole file against float: {heads} dB")
     spacing = ", evenly spaced (--photographs)" if seen.photographs < available else ""
-    _line(console, f"{seen.photographs} of {plural(available, 'photograph')}{spacing}")
+    write_line(console, f"{seen.photographs} of {plural(available, 'photograph')}{spacing}")
     worst = sorted(seen.tensors, key=lambda t: (math.isfinite(t.relative_head_error), -t.relative_head_error))[:top]
     columns = ("grid", "seen", "clipped", "SQNR dB", "head dB")
-    table = _table("tensor", "operator", *columns, right=columns)
+    table = make_table("tensor", "operator", *columns, right=columns)
     for t in worst:
         cells = (f"{t.grid_low:.4g} .. {t.grid_high:.4g}", f"{t.seen_low:.4g} .. {t.seen_high:.4g}")
         ratios = (_decibels(t.sqnr_db), _decibels(t.head_sqnr_db))
-        _row(table, console, t.name, t.operator, *cells, f"{t.clipped_fraction:.3%}", *ratios)
-    _print_whole(table, console)
-    _line(console, f"{len(worst)} of {plural(len(seen.tensors), 'tensor')}, the worst first (--top; --json lists all)")
-    _line(console, "SQNR dB: the tensor in the whole file; head dB: the head when this tensor alone is quantized")
+        add_row(table, console, t.name, t.operator, *cells, f"{t.clipped_fraction:.3%}", *ratios)
+    print_whole(table, console)
+    write_line(
+        console, f"{len(worst)} of {plural(len(seen.tensors), 'tensor')}, the worst first (--top; --json lists all)"
+    )
+    write_line(console, "SQNR dB: the tensor in the whole file; head dB: the head when this tensor alone is quantized")
 
 
 def _decibels(value: float | None) -> str:
@@ -265,69 +239,71 @@ def _decibels(value: float | None) -> str:
 
 def audited(found: Any, top: int, console: Console) -> None:
     """Print what `facex.debugging_fp16.debug` found: the most endangered values, and why some must stay in float32."""
-    _line(console, found.artifact, "bold")
+    write_line(console, found.artifact, "bold")
     spacing = ", evenly spaced (--photographs)" if found.photographs < found.available else ""
-    _line(console, f"{found.photographs} of {plural(found.available, 'photograph')}{spacing}")
+    write_line(console, f"{found.photographs} of {plural(found.available, 'photograph')}{spacing}")
     columns = ("largest", "beyond", "subnormal", "lost", "error")
-    table = _table("value", "operator", *columns, right=columns)
+    table = make_table("value", "operator", *columns, right=columns)
     worst = found.worst()
     for one in worst[:top]:
         shares = (one.beyond_fraction, one.subnormal_fraction, one.lost_fraction, one.error)
-        _row(table, console, one.name, one.operator, f"{one.largest:.4g}", *(f"{share:.3%}" for share in shares))
-    _print_whole(table, console)
+        add_row(table, console, one.name, one.operator, f"{one.largest:.4g}", *(f"{share:.3%}" for share in shares))
+    print_whole(table, console)
     shown = min(top, len(worst))
-    _line(console, f"{shown} of {plural(len(worst), 'value')}, the most endangered first (--top; --json lists all)")
-    _line(
+    write_line(
+        console, f"{shown} of {plural(len(worst), 'value')}, the most endangered first (--top; --json lists all)"
+    )
+    write_line(
         console,
         "beyond: over 65504; subnormal, lost: of those not zero; error: of the channel that rounding hurts most",
     )
     risks = [one for one in worst if one.risk]
     for one in risks:
-        _line(console, f"at risk: {one.operator} {one.name}: {one.risk}", "yellow")
+        write_line(console, f"at risk: {one.operator} {one.name}: {one.risk}", "yellow")
     if not risks:
-        _line(console, "nothing is at risk in half precision")
+        write_line(console, "nothing is at risk in half precision")
 
 
 def health(found: Any, console: Console) -> None:
     """Print what `facex.doctor.examine` found."""
-    _line(console, f"facex {found.facex}, Python {found.python}, {found.system}")
-    table = _table("target", "exports", "runs its files", "packages")
+    write_line(console, f"facex {found.facex}, Python {found.python}, {found.system}")
+    table = make_table("target", "exports", "runs its files", "packages")
     for target in found.targets:
         packages = ", ".join(f"{name} {version or 'missing'}" for name, version in target.packages.items())
-        _row(table, console, target.name, "yes" if target.exports else "NO", target.runs or "no", packages)
+        add_row(table, console, target.name, "yes" if target.exports else "NO", target.runs or "no", packages)
     console.print(table)
     for target in found.targets:
         if target.advice:
-            _line(console, f"{target.name}: {target.advice}")
+            write_line(console, f"{target.name}: {target.advice}")
 
 
 def weights(found: Sequence[Any], console: Console) -> None:
     """Print the public checkpoints (`facex.weights.Copy`), what the cache holds of each, and how to export it."""
-    table = _table("checkpoint", "MB", "licence", "in the cache", right=("MB",))
+    table = make_table("checkpoint", "MB", "licence", "in the cache", right=("MB",))
     for copy in found:
         of = copy.checkpoint
-        _row(table, console, of.name, f"{of.size_bytes / 1e6:.1f}", of.licence, copy.state.value)
-    _print_whole(table, console)
+        add_row(table, console, of.name, f"{of.size_bytes / 1e6:.1f}", of.licence, copy.state.value)
+    print_whole(table, console)
     for copy in found:
         licence(copy.checkpoint, console)
-        _fields(console, [("export", copy.command)])
-    _line(console, "Nothing is fetched before facex weights pull NAME.")
+        write_fields(console, [("export", copy.command)])
+    write_line(console, "Nothing is fetched before facex weights pull NAME.")
 
 
 def licence(checkpoint: Any, console: Console) -> None:
     """Print what a public checkpoint is, where it comes from, and under which licence."""
-    _line(console, f"{checkpoint.name}: {checkpoint.description}", "bold")
+    write_line(console, f"{checkpoint.name}: {checkpoint.description}", "bold")
     fields = [
         ("licence", f"{checkpoint.licence}, stated at {checkpoint.licence_url}"),
         ("trained by", checkpoint.repository),
         ("address", checkpoint.url),
         ("sha256", checkpoint.sha256),
     ]
-    _fields(console, fields)
+    write_fields(console, fields)
 
 
 def pulled(copy: Any, console: Console) -> None:
     """Print where a checkpoint is now, and how to export it."""
     done = "fetched" if copy.fetched else "already there"
     fields = [("file", f"{copy.path} ({done}, its sha256 is the expected one)"), ("export", copy.command)]
-    _fields(console, fields)
+    write_fields(console, fields)
