@@ -90,7 +90,7 @@ def check(
         reference: the checkpoint.
         progress: shown what is going on.
         **options: the other options of `facex check` by name, see `export`; and `precision`, `runtime`: one or
-            several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`.
+            several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`; and `arch`: `arm64`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.

@@ -72,7 +72,7 @@ def compare(
     findings: list[Finding] = []
     for subject in subjects:
         if subject.target == TARGET:
-            with clock("arm64", f"{subject.name} on ARM64"):
+            with clock("arm64", f"photographs for {subject.name} on ARM64"):
                 findings += _compare(toolchain, subject, photographs, contract, limits, clock)
         else:
             reason = f"only files of {TARGET} are run on ARM64"
