@@ -92,10 +92,11 @@ def check(
         reference: the checkpoint.
         progress: shown what is going on.
         **options: the other options of `facex check` by name, see `export`; and `precision`, `runtime`: one or
-            several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`.
+            several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`; and `arch`: `arm64`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
+        facex.errors.MissingSetupError: `arch` was asked for, and its emulation is not set up.
         facex.errors.BackendError: a runtime failed.
     """
     from pathlib import Path
@@ -222,7 +223,7 @@ class _Options:
         "export": (
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
-        "check": ("images", "ground_truth", "precision", "threads", "runtime"),
+        "check": ("images", "ground_truth", "precision", "threads", "runtime", "arch"),
         "identify": ("images", "photographs", "threads"),
         "bench": ("precision", "device"),
     }
@@ -313,9 +314,16 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Effort, Fp32Ops, Head, Precision, Runtime
+        from facex.types import Arch, Effort, Fp32Ops, Head, Precision, Runtime
 
-        kinds = {"head": Head, "precision": Precision, "int8_effort": Effort, "runtime": Runtime, "fp32_ops": Fp32Ops}
+        kinds: dict[str, Any] = {
+            "arch": Arch,
+            "head": Head,
+            "precision": Precision,
+            "int8_effort": Effort,
+            "runtime": Runtime,
+            "fp32_ops": Fp32Ops,
+        }
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:
             value = self._left.pop(name, None)

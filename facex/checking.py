@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import demo, device_bench, exporters, launching, manifest
+from facex import architectures, demo, device_bench, exporters, launching, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -18,7 +18,9 @@ from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
 from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.types import (
+    ARM64,
     HOST,
+    Arch,
     Artifact,
     Contract,
     ContractOptions,
@@ -182,15 +184,18 @@ def check(
     budget: Budget | None = None,
     threads: int = 1,
     runtime: Runtime | Sequence[Runtime] = Runtime.EXECUTOR,
+    arch: Arch | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Hold existing artifacts against a checkpoint; the result is judged like an export.
 
     The contract is what the caller states, completed by what the artifacts record. `runtime` is that of Core ML files;
     of several, each runs every one of them, and is held against facex's executor too where that is one of them.
+    `arch` is a processor that TFLite files are run on as well, emulated, and held against this machine's.
 
     Raises:
         InputError: something given cannot be used.
+        MissingSetupError: `arch` was asked for and its emulation is not set up.
         BackendError: a runtime failed.
     """
     from facex.parity import ground_truth as truth
@@ -207,12 +212,14 @@ def check(
         loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
         for o in opened:
             _check_size(o, loaded.contract)
+        toolchain = architectures.ready([o.subject for o in opened]) if arch else None
+        stated = tuple(map(checked, limits))
         found = photographs.find(images, option="--images") if images else []
         evidence = Evidence(
             detector=loaded,
             photographs=found,
             ground_truth=truth.load(ground_truth) if ground_truth else None,
-            limits=tuple(map(checked, limits)),
+            limits=tuple(x for x in stated if toolchain is None or not x.metric.startswith(ARM64)),
         )
     if record and record.calibration and record.calibration.sha256:
         refuse_overlap(record.calibration.sha256, found)
@@ -230,6 +237,10 @@ def check(
         runtimes=runtimes,
         start=budget.needs_start,
     )
+    elsewhere: tuple[Finding, ...] = ()
+    if toolchain is not None:
+        subjects = [o.subject for o in opened]
+        elsewhere = architectures.compare(toolchain, subjects, found, loaded.contract, stated, clock)
     artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Result(
         manifest=Manifest(
@@ -247,6 +258,7 @@ def check(
             findings=(
                 *_unchanged(opened, artifacts),
                 *examination.findings,
+                *elsewhere,
                 *examination.budget_findings(artifacts, budget),
             ),
             latency=examination.latency,

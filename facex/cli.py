@@ -37,6 +37,7 @@ from facex.recipe import (
 )
 from facex.types import (
     HOST,
+    Arch,
     ChannelOrder,
     ContractOptions,
     Credits,
@@ -476,6 +477,12 @@ def render(folder: Path, count: int, seed: int) -> int:
 @contract_options
 @budget_options
 @runtimes_option
+@click.option(
+    "--arch",
+    type=click.Choice(list(map(str, Arch))),
+    callback=lambda _context, _option, value: Arch(value) if value else None,
+    help="Also run TFLite files on this processor, emulated, and hold them against this machine's; see doctor.",
+)
 @click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
 @json_option
 def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
@@ -487,6 +494,7 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     Examples:
       facex check build/manifest.json --reference model.pth --images photos/
       facex check app/assets/face_w8a8.tflite --reference model.pth --images photos/ --min-f1 0.98 --max-size-mb 0.7
+      facex check build/model_640x640_w8a8.tflite --reference model.pth --images photos/ --arch arm64
     """  # noqa: D301 - click wants the character itself
     from facex import checking, workspace
     from facex.pipeline import write_reports
@@ -757,17 +765,24 @@ def debug_fp16(artifact: Path, top: int, as_json: bool, **values: Any) -> int:
     multiple=True,
     help="Exit with 5 unless this target can be exported here; repeatable.",
 )
+@click.option("--setup-arm64", is_flag=True, help="Show the commands that prepare check --arch arm64 on this machine.")
+@click.option("--yes", is_flag=True, help="With --setup-arm64: run them, which downloads packages into the cache.")
 @json_option
-def doctor(targets: Sequence[str], as_json: bool) -> int:
+def doctor(targets: Sequence[str], setup_arm64: bool, yes: bool, as_json: bool) -> int:
     """Show which targets can be exported and run here, and what is missing.
 
     \b
     Examples:
       facex doctor
       facex doctor --target coreml
+      facex doctor --setup-arm64 --yes
     """  # noqa: D301 - click wants the character itself
     from facex import doctor as doctors
 
+    if setup_arm64:
+        return _setup_arm64(yes, targets, as_json)
+    if yes:
+        raise UsageError("--yes: belongs to --setup-arm64")
     health = doctors.examine()
     code = EXIT_MISSING_EXTRA if any(t.name in targets and not t.exports for t in health.targets) else 0
     with _printing():
@@ -778,6 +793,21 @@ def doctor(targets: Sequence[str], as_json: bool) -> int:
 
             listing.health(health, _console())
     return code
+
+
+def _setup_arm64(yes: bool, targets: Sequence[str], as_json: bool) -> int:
+    from facex.device_bench import emulator_setup
+
+    if targets or as_json:
+        raise UsageError(f"--setup-arm64: goes with --yes alone, not with {'--target' if targets else '--json'}")
+    preparation = emulator_setup.plan()
+    if yes and not preparation.is_ready:
+        with _progress() as progress:
+            emulator_setup.prepare(preparation, progress)
+    with _printing():
+        done = f"{preparation.folder}: ready; facex check --arch arm64 uses it\n"
+        click.echo(done if preparation.is_ready else preparation.script(), nl=False)
+    return 0
 
 
 @cli.group()

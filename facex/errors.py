@@ -7,6 +7,7 @@
     │   ├── PhotographError   2     a photograph or a folder of them
     │   └── ArtifactError     2     an existing artifact, manifest or ground truth
     ├── MissingExtraError     5   an optional package is needed and not installed
+    ├── MissingSetupError     5   something beyond Python's packages is needed and not set up
     └── BackendError          6   a converter, a runtime or the file system failed
         ├── DeviceError       6     a device cannot be reached, or fails, or its answer is no measurement
         ├── DownloadError     6     a file cannot be fetched, or is not the one that was expected
@@ -82,6 +83,12 @@ class MissingExtraError(FacexError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}'", hint=f"pip install 'facex[{extra}]'")
+
+
+class MissingSetupError(FacexError):
+    """Something that is no package of Python is needed, and has not been set up."""
+
+    exit_code = EXIT_MISSING_EXTRA
 
 
 class BackendError(FacexError):

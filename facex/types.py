@@ -471,6 +471,16 @@ VS_EXECUTOR = "vs_executor."
 """Begins the name of a finding for which facex's executor took the place of the reference."""
 
 
+class Arch(_Word):
+    """A processor that files are run on as well, beside this machine's."""
+
+    ARM64 = "arm64"
+
+
+ARM64 = f"{Arch.ARM64}."
+"""Begins the name of a finding for which an emulated ARM64 processor took the place of this machine's."""
+
+
 HOST = "host"
 """The word for this machine, where a device is named."""
 

@@ -15,8 +15,9 @@ import click
 import pytest
 
 import facex
-from facex import config, errors, exporters, recipe
+from facex import architectures, config, errors, exporters, recipe
 from facex.cli import cli
+from facex.device_bench import emulator, emulator_setup
 from facex.manifest import schema
 from facex.parity import average_precision, limits, match, metrics
 from facex.reference import geometry
@@ -221,6 +222,19 @@ def test_every_metric_is_defined():
     bounds = {limits.Direction.MIN: "lowest", limits.Direction.MAX: "highest"}
     written = {name: (row[1], row[2]) for row in rows for name in row[0].split(", ")}
     assert written == {name: (m.unit, bounds[m.direction]) for name, m in limits.METRICS.items()}
+
+
+def test_limits_and_versions_of_arm64_are_those_of_the_code():
+    page = text_of(DOCS / "arm64.md")
+    rows = next(t for t in tables(page) if t[0][0] == "finding")[1:]
+    assert {row[0]: float(row[3]) for row in rows} == limits.ARM64_LIMITS
+    assert f"ai-edge-litert {emulator.LITERT} and numpy {emulator_setup.NUMPY}" in page
+    assert {f"{name.capitalize()} {release}" for name, release in emulator_setup.PYTHONS} == {
+        *("Debian 12", "Debian 13", "Ubuntu 22.04", "Ubuntu 24.04")
+    }
+    assert "Debian 12 and 13 and Ubuntu 22.04 and 24.04" in page
+    assert f"{architectures.PICTURES[True]} of `--images`" in page
+    assert f"{architectures.PICTURES[False]} for any other" in page
 
 
 def test_every_key_of_the_manifest_is_explained():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from facex import doctor, exporters
+from facex.device_bench import emulator_setup
 
 Run = Callable[..., Any]
 
@@ -89,3 +91,27 @@ def test_doctor_agrees_with_what_is_installed_here(run_facex: Run) -> None:
     rows = [line.split() for line in ran.out.splitlines()]
     assert ["onnx", "yes", "onnxruntime"] in [row[:3] for row in rows]
     assert f"onnx {exporters.version('onnx')}" in ran.out
+
+
+def test_the_preparation_of_arm64_is_shown_and_not_done(
+    run_facex: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = emulator_setup.Step(name="one", purpose="the only one", line=("touch", "a file"), environment={"A": "b"})
+    preparation = emulator_setup.Preparation(
+        folder=tmp_path / "cache", folders=("in",), files={"in/a": "text\n"}, steps=(step,), ready={"emulator": "qemu"}
+    )
+    monkeypatch.setattr(emulator_setup, "plan", lambda: preparation)
+    monkeypatch.setattr(emulator_setup, "_try", lambda _: None)
+    shown = run_facex("doctor", "--setup-arm64")
+    assert (shown.code, shown.out) == (0, preparation.script())
+    assert "# the only one\nA=b touch 'a file'\n" in shown.out
+    assert not preparation.folder.exists()
+    done = run_facex("doctor", "--setup-arm64", "--yes")
+    assert (done.code, done.out) == (0, f"{preparation.folder}: ready; facex check --arch arm64 uses it\n")
+    assert (preparation.folder / "a file").is_file()
+    assert run_facex("doctor", "--setup-arm64").out == done.out
+
+
+@pytest.mark.parametrize("line", [["--yes"], ["--setup-arm64", "--json"], ["--setup-arm64", "--target", "onnx"]])
+def test_options_that_do_not_go_together_are_refused(run_facex: Run, line: list[str]) -> None:
+    assert run_facex("doctor", *line).code == 2

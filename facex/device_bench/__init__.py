@@ -9,7 +9,8 @@ whose `device` begins with that word. `host` times opened sessions; every other 
     OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
     measure(files, argument, options, progress)        -> (latencies, DeviceReport)
 
-`budget` is not a device: it turns sizes and latencies into findings.
+`budget` is not a device: it turns sizes and latencies into findings. Nor is `emulator`,
+which computes as a phone does but takes its own time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from facex.errors import UsageError
 from facex.types import HOST, DeviceOptions
 
-_NOT_DEVICES = ("budget",)
+_NOT_DEVICES = ("budget", "emulator", "emulator_setup")
 _COMMON_OPTIONS = ("threads", "warmup", "runs", "runtime")
 
 PHONES = ("galaxy-s24-npu", "iphone-12-pro", "pixel-3", "pixel-4", "snapdragon-8-gen-2")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 from facex.parity.limits import LINTS, METRICS, Direction, checked, group_of, limit_for, metric
-from facex.types import VS_EXECUTOR, Finding, Limit, Precision, Verdict
+from facex.types import ARM64, VS_EXECUTOR, Finding, Limit, Precision, Verdict
 
 HEADLINE = "matched_f1"
 """The finding that every artifact has: from `judge` where faces were compared, from `skipped` where not."""
@@ -79,6 +80,38 @@ def without_executor(artifact: str, precision: Precision, overrides: Sequence[Li
     return tuple(unmeasured(n, artifact, limit_for(n, precision, overrides), ONE_RUNTIME) for n in asked)
 
 
+def judge_arm64(
+    artifact: str, precision: Precision, values: Mapping[str, float], differing: str, overrides: Sequence[Limit] = ()
+) -> tuple[Finding, ...]:
+    """Findings on how far an artifact on ARM64 is from itself on x86-64, and one for every limit beyond them.
+
+    Args:
+        artifact: file name of the artifact.
+        precision: of the artifact.
+        values: metric -> measured value; names without `ARM64`.
+        differing: the operators where differences of 8-bit tensors begin; ends the reason of a failed `identical`.
+        overrides: the user's limits.
+    """
+    named = {f"{ARM64}{name}": value for name, value in values.items()}
+    findings = [finding(name, artifact, value, limit_for(name, precision, overrides)) for name, value in named.items()]
+    told = [
+        dataclasses.replace(f, reason=f"{f.reason}: {differing}")
+        if f.name == f"{ARM64}identical" and f.verdict is Verdict.FAIL
+        else f
+        for f in findings
+    ]
+    measured = {*named, *map(group_of, named)}
+    lacking = [name for name in _asked(precision, overrides) if name.startswith(ARM64) and name not in measured]
+    reason = "not measured: only 8-bit tensors are held to be identical, and only outputs that a file has"
+    return (*told, *(unmeasured(n, artifact, limit_for(n, precision, overrides), reason) for n in lacking))
+
+
+def skipped_arm64(artifact: str, precision: Precision, reason: str, overrides: Sequence[Limit] = ()) -> Finding:
+    """The finding of an artifact that could not be run on ARM64."""
+    name = f"{ARM64}identical"
+    return unmeasured(name, artifact, limit_for(name, precision, overrides), reason)
+
+
 def _asked(precision: Precision, overrides: Sequence[Limit]) -> list[str]:
     """Metrics that the user limited for a precision."""
     return list(dict.fromkeys(x.metric for x in map(checked, overrides) if x.precision in (None, precision)))
@@ -148,6 +181,8 @@ def _shown(value: float, limit: float) -> str:
 def _why_unmeasured(name: str) -> str:
     if group_of(name) in ("ap_*", "ap_drop_*") or name == "background_false_positives":
         return "not measured: needs ground truth that has such photographs (--ground-truth gt.json)"
+    if name.startswith(ARM64):
+        return "not measured: needs facex check --arch arm64"
     if group_of(name) != name:
         return "not measured: the artifact has no such output"
     return "not measured: needs photographs, and a runtime for the artifact"

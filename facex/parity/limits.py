@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from facex.errors import UsageError
-from facex.types import VS_EXECUTOR, Limit, Precision
+from facex.types import ARM64, VS_EXECUTOR, Limit, Precision
 
 OUTPUTS = ("boxes", "scores", "landmarks", "loc", "conf", "landm", "mesh")
 """Output names of both heads, and that of a dense regression, which both have."""
@@ -81,7 +81,12 @@ _METRICS: Mapping[str, Metric] = {
 
 _COMPARED = ("matched_f1", "box_iou_p5", "landmark_nme_mean", "snr_db.*", "max_abs.*")
 
-METRICS: Mapping[str, Metric] = {**_METRICS, **{f"{VS_EXECUTOR}{name}": _METRICS[name] for name in _COMPARED}}
+METRICS: Mapping[str, Metric] = {
+    **_METRICS,
+    **{f"{VS_EXECUTOR}{name}": _METRICS[name] for name in _COMPARED},
+    f"{ARM64}identical": _metric("ratio", Direction.MIN),
+    f"{ARM64}snr_db.*": _METRICS["snr_db.*"],
+}
 """Every metric; a name that ends in `*` is a group."""
 
 LINTS = ("score_step", "box_step", "landmark_step", "float_islands", "requantizations", "constant_weights")
@@ -89,6 +94,7 @@ LINTS = ("score_step", "box_step", "landmark_step", "float_islands", "requantiza
 
 _MEMBERS = {"snr_db.*": OUTPUTS, "max_abs.*": OUTPUTS, "ap_drop_*": SUBSETS, "ap_*": SUBSETS}
 _MEMBERS |= {f"{VS_EXECUTOR}{group}": OUTPUTS for group in ("snr_db.*", "max_abs.*")}
+_MEMBERS |= {f"{ARM64}snr_db.*": OUTPUTS}
 _GROUPS = {f"{group[:-1]}{member}": group for group, members in _MEMBERS.items() for member in members}
 
 DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
@@ -123,6 +129,10 @@ DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
 
 _ROUNDING_LIMITS = {"matched_f1": 0.99, "box_iou_p5": 0.96, "landmark_nme_mean": 0.004, "snr_db.*": 34.0}
 """Twice as far as fp16 may be from the reference: two runs of one program differ by the rounding of both."""
+
+
+ARM64_LIMITS: Mapping[str, float] = {f"{ARM64}identical": 1.0, f"{ARM64}snr_db.*": 100.0}
+"""Default limits of an emulated ARM64 processor against x86-64, of any precision; derived in docs/arm64.md."""
 
 
 def executor_limits(precision: Precision) -> Mapping[str, float]:
@@ -208,5 +218,8 @@ def limit_for(name: str, precision: Precision, overrides: Sequence[Limit]) -> fl
     if fitting:
         # max() keeps the first of equals: reversed makes that the last one given
         return max(reversed(fitting), key=lambda limit: (limit.precision is not None, limit.metric == name)).value
-    defaults = executor_limits(precision) if name.startswith(VS_EXECUTOR) else DEFAULT_LIMITS[precision]
+    if name.startswith(ARM64):
+        defaults = ARM64_LIMITS
+    else:
+        defaults = executor_limits(precision) if name.startswith(VS_EXECUTOR) else DEFAULT_LIMITS[precision]
     return defaults.get(group_of(name))

@@ -146,6 +146,13 @@ class Accumulator:
         }
 
 
+def snr_db(reference: FloatArray, candidate: FloatArray) -> float:
+    """Signal-to-noise ratio of one tensor, of any and the same shape; see `_TensorNoise.snr_db`."""
+    noise = _TensorNoise()
+    noise.add(reference, candidate)
+    return noise.snr_db()
+
+
 class _TensorNoise:
     """Difference of one output tensor from its reference, over all photographs, in float64."""
 

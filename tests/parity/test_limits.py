@@ -34,6 +34,8 @@ from facex.types import Limit, Precision
         ("ap=0.7", ("ap_*", 0.7, None)),
         ("ap_all=0.7", ("ap_all", 0.7, None)),
         ("ap_drop_hard=-0.01", ("ap_drop_hard", -0.01, None)),
+        ("arm64.snr_db=90", ("arm64.snr_db.*", 90.0, None)),
+        ("w8a8.arm64.identical=0.9", ("arm64.identical", 0.9, Precision.W8A8)),
         ("vs_executor.snr_db=50", ("vs_executor.snr_db.*", 50.0, None)),
         ("fp16.vs_executor.snr_db.boxes=50", ("vs_executor.snr_db.boxes", 50.0, Precision.FP16)),
         (" lost_faces = 1e-3 ", ("lost_faces", 0.001, None)),
