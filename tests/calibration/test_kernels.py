@@ -36,7 +36,7 @@ def plan(**grids: Affine) -> QuantizationPlan:
 
 
 def test_dead_channels_get_a_weight_that_does_not_show_and_lets_the_bias_fit(model):
-    chosen = plan(r=affine(0, 2), h=affine(-3, 3))
+    chosen = plan(r=affine(0, 40), h=affine(-3, 3))
     graph = Graph(model)
     changed = kernels.without_dead_channels(chosen, graph)
     assert set(changed) == {"w"}
