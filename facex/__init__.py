@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from facex.diffing import Diff
     from facex.manifest import Manifest
     from facex.progress import Progress
+    from facex.reference.probe import Identification
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "diff", "export"]
+__all__ = ["__version__", "bench", "check", "diff", "export", "identify"]
 
 
 def export(
@@ -114,13 +115,14 @@ def check(
 
 
 def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
-    """Time artifacts, or those of one `manifest.json`, on this host.
+    """Time artifacts, or those of one `manifest.json`, on this host or another device.
 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device`, `benchmark_model`,
+            `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -129,11 +131,37 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     from pathlib import Path
 
     from facex import checking
+    from facex.types import HOST
 
     given = _Options(options)
     return checking.bench(
-        [Path(path) for path in artifacts], budget=given.budget(), progress=progress, **given.plain("bench")
+        [Path(path) for path in artifacts],
+        budget=given.budget(device=str(options.get("device", HOST)).partition(":")[0]),
+        options=given.device_options(),
+        progress=progress,
+        **given.plain("bench"),
     )
+
+
+def identify(checkpoint: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any) -> Identification:
+    """Find out under which contract a checkpoint was trained, and what cannot be known.
+
+    Args:
+        checkpoint: a PyTorch checkpoint.
+        progress: shown what is going on.
+        **options: the other options of `facex identify` by name: `images`, `photographs`, `threads`, and those of the
+            contract, see `export`.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used.
+    """
+    from pathlib import Path
+
+    from facex import identifying
+
+    given = _Options(options)
+    stated = given.contract()
+    return identifying.identify(Path(checkpoint), contract=stated, progress=progress, **given.plain("identify"))
 
 
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str], *, fail_on: Iterable[str] = ()) -> Diff:
@@ -164,7 +192,8 @@ class _Options:
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime"),
-        "bench": ("precision", "threads", "warmup", "runs", "runtime"),
+        "identify": ("images", "photographs", "threads"),
+        "bench": ("precision", "device"),
     }
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -210,10 +239,10 @@ class _Options:
         limits = _several("limits", self._left.pop("limits", ()))
         return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
-    def budget(self) -> Any:
+    def budget(self, **about: Any) -> Any:
         from facex.recipe import BUDGET_LIMITS, Budget
 
-        return Budget(**{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
+        return Budget(**about, **{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS
@@ -228,6 +257,21 @@ class _Options:
                 version=self._left.pop("model_version", ""),
             ),
         )
+
+    def device_options(self) -> Any:
+        from dataclasses import fields
+        from pathlib import Path
+
+        from facex.types import Delegate, DeviceOptions, Runtime
+
+        names = [field.name for field in fields(DeviceOptions)]
+        chosen = {name: value for name in names if (value := self._left.pop(name, None)) is not None}
+        for name, kind in (("delegate", Delegate), ("runtime", Runtime)):
+            if name in chosen:
+                chosen[name] = self.choice(name, kind, chosen[name])
+        if "benchmark_model" in chosen:
+            chosen["benchmark_model"] = Path(chosen["benchmark_model"])
+        return DeviceOptions(**chosen)
 
     def plain(self, function: str) -> dict[str, Any]:
         """What passes through by its own name.
@@ -251,7 +295,7 @@ class _Options:
                 value = tuple(self.choice(name, Runtime, each) for each in several)
             elif name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "warmup", "runs", "int8_steps", "seed"):
+            elif name not in ("threads", "int8_steps", "seed", "device", "photographs"):
                 value = Path(value)
             taken[name.removeprefix("int8_")] = value
         if self._left:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import demo, exporters, launching, manifest
+from facex import demo, device_bench, exporters, launching, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -18,9 +18,13 @@ from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
 from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.types import (
+    HOST,
     Artifact,
     Contract,
     ContractOptions,
+    DeviceFile,
+    DeviceOptions,
+    DeviceReport,
     FileFacts,
     Finding,
     Head,
@@ -34,6 +38,8 @@ from facex.types import (
 )
 
 HEAD_OUTPUTS = {Head.DECODED: {"boxes", "scores", "landmarks"}, Head.RAW: {"loc", "conf", "landm"}}
+MESH = "mesh"
+"""Output of a dense regression, beside those of any head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +139,11 @@ def _precision(path: Path, info: TargetInfo) -> Precision:
 def _head(path: Path, facts: FileFacts) -> Head:
     names = {tensor.name for tensor in facts.outputs}
     for head, expected in HEAD_OUTPUTS.items():
-        if names == expected:
+        if names - {MESH} == expected:
             return head
     raise ArtifactError(
         f"{path}: its outputs are {', '.join(sorted(names))}",
-        hint="expected boxes, scores, landmarks or loc, conf, landm",
+        hint="expected boxes, scores, landmarks or loc, conf, landm, and possibly mesh",
     )
 
 
@@ -232,6 +238,7 @@ def check(
                 sha256=loaded.sha256,
                 contract=loaded.contract,
                 assumed=loaded.assumed,
+                settled=loaded.settled,
                 demonstration=demo.is_bundled(loaded.sha256),
             ),
             calibration=record.calibration if record else None,
@@ -297,12 +304,13 @@ def _unchanged(opened: Sequence[Opened], artifacts: Sequence[Artifact]) -> list[
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What `bench` found; keys as in the manifest."""
+    """What `bench` found; keys as in the manifest. `device` is what another device than this host tells, or None."""
 
     artifacts: tuple[Artifact, ...]
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     tools: dict[str, str]
+    device: DeviceReport | None = None
 
     @property
     def exit_code(self) -> int:
@@ -315,43 +323,79 @@ def bench(
     *,
     budget: Budget | None = None,
     precision: Precision | None = None,
-    threads: int = 1,
-    warmup: int = 5,
-    runs: int = 50,
-    runtime: Runtime = Runtime.EXECUTOR,
+    device: str = HOST,
+    options: DeviceOptions | None = None,
     progress: Progress | None = None,
 ) -> Timing:
-    """Time artifacts on this host, interleaved; Core ML files only in their native runtime, on a Mac.
+    """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
-    Load time and memory are measured in processes of their own.
+    `device` is a word for `device_bench.find`. Files that it cannot time are skipped, as long as it can time one. On
+    this host, load time and memory are measured in processes of their own.
 
     Raises:
         InputError: something given cannot be used.
         BackendError: a runtime failed.
     """
-    check_threads(threads)
-    if warmup < 0 or runs < 1:
-        raise UsageError(f"--warmup {warmup} --runs {runs}: must be at least 0 and 1")
+    options = options or DeviceOptions()
+    check_threads(options.threads)
+    if options.warmup < 0 or options.runs < 1:
+        raise UsageError(f"--warmup {options.warmup} --runs {options.runs}: must be at least 0 and 1")
+    module, argument = device_bench.find(device)
+    device_bench.refuse_unknown(device, module, options)
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
+    subjects = [o.subject for o in opened]
+    report = None
+    if device == HOST:
+        examination = _on_host(subjects, options, clock)
+    else:
+        examination, report = _on_device(subjects, device, module, argument, options, clock)
+    artifacts = tuple(examination.artifact(subject) for subject in subjects)
+    return Timing(
+        artifacts=artifacts,
+        findings=examination.budget_findings(artifacts, budget or Budget(device=device.partition(":")[0])),
+        latency=examination.latency,
+        tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
+        device=report,
+    )
+
+
+def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) -> Examination:
     latency: list[Latency] = []
     ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
-    files = runs_of([o.subject for o in opened], (runtime,))
-    for size in dict.fromkeys(o.subject.size for o in opened):
-        sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
+    files = runs_of(subjects, (options.runtime,))
+    for size in dict.fromkeys(subject.size for subject in subjects):
+        sessions, absent = open_sessions([file for file in files if file.subject.size == size], options.threads)
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
-        latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
-    started = launching.added(files, latency, threads, clock)
+        latency += measure(sessions, None, size, options.threads, clock, warmup=options.warmup, runs=options.runs)
+    started = launching.added(files, latency, options.threads, clock)
+    return Examination(runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None)
+
+
+def _on_device(
+    subjects: Sequence[Subject], word: str, device: Any, argument: str, options: DeviceOptions, clock: Clock
+) -> tuple[Examination, DeviceReport]:
+    """Files on a device beside this host; see `device_bench`.
+
+    Raises:
+        UsageError: the device can time none of the files.
+    """
+    files = [DeviceFile(name=s.name, path=s.path, size=s.size) for s in subjects if s.target in device.TARGETS]
+    suffixes = ", ".join(exporters.info(target).suffix for target in device.TARGETS)
+    if not files:
+        raise UsageError(f"--device {word}: times {suffixes} files, and none was given")
+    with clock("latency", f"timing on {word}"):
+        latency, report = device.measure(files, argument, options, clock.progress)
+    reason = f"{word} times {suffixes} files only"
     examination = Examination(
-        runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None
+        runs=runs_of(subjects, (options.runtime,)),
+        findings=(),
+        latency=latency,
+        runtimes={entry.artifact: report.runtime for entry in latency},
+        untimed={s.name: reason for s in subjects if s.target not in device.TARGETS},
+        reference_faces=None,
     )
-    artifacts = tuple(examination.artifact(o.subject) for o in opened)
-    return Timing(
-        artifacts=artifacts,
-        findings=examination.budget_findings(artifacts, budget or Budget()),
-        latency=started,
-        tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
-    )
+    return examination, report

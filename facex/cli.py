@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from facex import __version__, config, exporters
+from facex import __version__, config, device_bench, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
     BUDGET_LIMITS,
@@ -40,6 +40,8 @@ from facex.types import (
     ChannelOrder,
     ContractOptions,
     Credits,
+    Delegate,
+    DeviceOptions,
     Effort,
     ExportOptions,
     FileFacts,
@@ -177,7 +179,9 @@ evidence_options = _stacked(
 budget_options = _stacked(
     click.option("--max-size-mb", type=_positive("--max-size-mb"), help="Largest artifact, in MB (10^6 bytes)."),
     click.option(
-        "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
+        "--max-latency-ms",
+        type=_positive("--max-latency-ms"),
+        help="Highest median latency in ms, on this host, or on the --device of bench.",
     ),
     click.option(
         "--max-load-ms", type=_positive("--max-load-ms"), help="Longest time from opening a file to its first result."
@@ -211,6 +215,33 @@ runtime_option = click.option(
     show_default=True,
     callback=lambda _context, _option, value: Runtime(value),
     help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some.",
+)
+device_options = _stacked(
+    click.option(
+        "--device",
+        metavar="NAME[:ARGUMENT]",
+        default=HOST,
+        show_default=True,
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL.",
+    ),
+    click.option(
+        "--benchmark-model",
+        type=PATH,
+        help="adb: a benchmark_model built for the phone.  [default: the one in the cache]",
+    ),
+    click.option(
+        "--benchmark-apk", is_flag=True, help="adb: use the benchmark app that is installed on the phone instead."
+    ),
+    click.option(
+        "--delegate",
+        type=click.Choice(list(map(str, Delegate))),
+        default=str(Delegate.XNNPACK),
+        show_default=True,
+        callback=lambda _context, _option, value: Delegate(value),
+        help="adb: what runs the file, on the CPU or the GPU.",
+    ),
+    click.option("--cpu-mask", metavar="HEX", default="", help="adb: CPUs to run on, e.g. f0 for CPUs 4 to 7."),
+    click.option("--profile", is_flag=True, help="adb: time every operator too, in a run of its own."),
 )
 credit_options = _stacked(
     click.option("--author", metavar="TEXT", default="", help="Who made the model, written into every file."),
@@ -487,33 +518,39 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed rounds.")
 @budget_options
 @runtime_option
+@device_options
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    """Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.
+    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or a device.
 
     \b
     Examples:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
+      facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
     """  # noqa: D301 - click wants the character itself
     from facex import checking
 
-    precision = values.pop("precision")
+    precision, device = values.pop("precision"), values.pop("device")
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
-            budget=_budget(values),
+            budget=_budget(values, device.partition(":")[0]),
             precision=Precision(precision) if precision else None,
+            device=device,
+            options=DeviceOptions(**values),
             progress=progress,
-            **values,
         )
     with _printing():
         if as_json:
             click.echo(_json(as_plain(timing), timing.exit_code), nl=False)
         else:
-            from facex.report import listing
+            from facex.report import devices, listing
 
-            listing.timing(timing.artifacts, timing.latency, timing.findings, _console())
+            console = _console()
+            listing.timing(timing.artifacts, timing.latency, timing.findings, console)
+            if timing.device is not None:
+                devices.told(timing.device, console)
     return timing.exit_code
 
 
@@ -550,6 +587,44 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
             from facex.report import listing
 
             listing.facts(described, record, _console())
+    return 0
+
+
+@cli.command()
+@click.argument("checkpoint", type=PATH)
+@click.option("--images", type=PATH, help="Folder of photographs with faces, unlabelled.")
+@click.option(
+    "--photographs",
+    type=click.IntRange(1),
+    default=24,
+    show_default=True,
+    help="How many of them, evenly spaced over the folder.",
+)
+@contract_options
+@threads_option
+@json_option
+def identify(checkpoint: Path, as_json: bool, **values: Any) -> int:
+    """Find out under which contract CHECKPOINT was trained: activation, anchors, variances, channel order, mean.
+
+    Weights tell a part, photographs of people nearly all of it. What nothing decides is undecided, never guessed; what
+    the options state is kept, and a clear contradiction is shown.
+
+    \b
+    Examples:
+      facex identify model.pth
+      facex identify model.pth --images photos/
+      facex identify model.pth --images photos/ --activation relu --json
+    """  # noqa: D301 - click wants the character itself
+    from facex import identifying
+    from facex.report import identified
+
+    with _progress() as progress:
+        found = identifying.identify(checkpoint, contract=_contract(values), progress=progress, **values)
+    with _printing():
+        if as_json:
+            click.echo(_json(identified.plain(found), 0), nl=False)
+        else:
+            identified.render(found, _console())
     return 0
 
 

@@ -19,7 +19,7 @@ PROJECT_NAME = "pyproject.toml"
 BUDGET = "budget"
 """The table of budgets, a table a device; not one of options."""
 
-PATH_OPTIONS = frozenset({"checkpoint", "reference", "calib", "images", "ground_truth", "out"})
+PATH_OPTIONS = frozenset({"checkpoint", "reference", "calib", "images", "ground_truth", "out", "benchmark_model"})
 
 
 def find(start: Path) -> Path | None:

@@ -100,6 +100,7 @@ class Contract:
         min_sizes: prior side lengths per level, input pixels.
         variances: scale of the centre offsets, scale of the log sizes (Liu et al. 2016, SSD, eq. 2).
         landmarks: number of landmark points per face.
+        mesh: number of values a prior of the dense regression (a mesh code); 0 where there is none.
         channel_order: order of the channels at the network's first convolution.
         mean: subtracted from 0-255 pixels, in the network's channel order.
         scale: multiplied after the mean is subtracted, in the network's channel order.
@@ -116,6 +117,7 @@ class Contract:
     channel_order: ChannelOrder
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
+    mesh: int = 0
 
     @property
     def mean_rgb(self) -> tuple[float, float, float]:
@@ -139,6 +141,32 @@ class ContractOptions:
     mean: tuple[float, float, float] | None = None
     scale: tuple[float, float, float] | None = None
     landmarks: int | None = None
+
+
+class SettledBy(_Word):
+    """How a field of a contract came about."""
+
+    STATED = "stated"
+    PROVED = "proved"
+    PROBED = "probed"
+    ASSUMED = "assumed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """How one field of a contract came about.
+
+    Attributes:
+        field: of `Contract`.
+        how: the user stated it, keys and shapes prove it, a probe of the checkpoint decides it, or it is assumed.
+        confidence: of the probe, 0-1, see docs/identify.md; None where no probe looked.
+        evidence: of the probe, in a few words, or why it left the field open; empty where no probe looked.
+    """
+
+    field: str
+    how: SettledBy
+    confidence: float | None = None
+    evidence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +217,7 @@ class HeadUnit(_Word):
     SCORE = "score"
     OFFSET = "offset"
     PIXEL = "px"
+    CODE = "of the mesh code"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +227,8 @@ class HeadTensor:
     Attributes:
         name: in the file.
         output: name of the output that it leads to.
-        unit: of its values: background and face logits, scores, offsets in units of the prior, or input pixels.
+        unit: of its values: background and face logits, scores, offsets in units of the prior, input pixels, or
+            values of a mesh code, which have no unit in common.
         step: what one 8-bit step is worth, in that unit.
     """
 
@@ -463,9 +493,9 @@ class Latency:
             else is known of it, e.g. `host: AMD EPYC, linux x86_64`.
         threads: threads given to the runtime.
         runs: timed runs, after the warm-up.
-        p50_ms: median.
+        p50_ms: median, or what `method` says that stands in for it where a device tells none.
         low_ms: the minimum of a measurement, or the lower end of an estimate's band.
-        high_ms: the 90th percentile of a measurement, or the upper end of an estimate's band.
+        high_ms: the 90th percentile of a measurement, or what `method` says, or the upper end of an estimate's band.
         method: one line: runtime, delegate, warm-up, how the numbers were taken.
         runtime: as for `Finding`.
         load_ms: from opening the file to the first result; None where that is not known.
@@ -582,6 +612,123 @@ class ExportOptions:
     opset: int
     deployment_target: str | None
     credits: Credits = field(default_factory=Credits)
+
+
+class Delegate(_Word):
+    """What runs a TFLite file on a phone: XNNPACK or plain kernels on its CPU, or its GPU."""
+
+    XNNPACK = "xnnpack"
+    NONE = "none"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """How files are timed on a device that is not this machine; each device says which of these it knows.
+
+    Attributes:
+        runtime: of Core ML files.
+        benchmark_model: a `benchmark_model` built for the phone; None takes the one in the cache.
+        benchmark_apk: whether the benchmark app that is installed on the phone is used in its place.
+        cpu_mask: hexadecimal affinity mask of the phone's CPUs; empty leaves the choice to its scheduler.
+        profile: whether every operator is timed as well.
+    """
+
+    threads: int = 1
+    warmup: int = 5
+    runs: int = 50
+    runtime: Runtime = Runtime.EXECUTOR
+    benchmark_model: Path | None = None
+    benchmark_apk: bool = False
+    delegate: Delegate = Delegate.XNNPACK
+    cpu_mask: str = ""
+    profile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFile:
+    """A finished file that a device is to time; `size` is that of its image."""
+
+    name: str
+    path: Path
+    size: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """One operator in a profile.
+
+    Attributes:
+        operator: its type.
+        name: of the operator or of what it computes.
+        mean_ms: milliseconds, mean over the runs.
+        share: of the whole inference, 0-1.
+        unit: what runs it, where the device tells; else None.
+    """
+
+    operator: str
+    name: str
+    mean_ms: float
+    share: float
+    unit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """What can slow a device down, at one moment.
+
+    Attributes:
+        thermal_status: Android's, from 0 (none) to 6 (shutdown); None where the device does not tell.
+        cpu_mhz: present clock of every CPU in MHz, in their order; empty where the device does not tell.
+    """
+
+    thermal_status: int | None
+    cpu_mhz: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRun:
+    """What a device tells about one file beside its latency; None where it does not tell.
+
+    Attributes:
+        artifact: file name.
+        load_ms: milliseconds until the file was ready to run.
+        first_ms: of the first inference, which loads caches.
+        warmup_ms: of an untimed inference, mean.
+        memory_mb: what loading and running added to the memory of the process, in MB of 2^20 bytes.
+        before, after: the state of the device around the runs.
+        operators: in the order of execution; empty where no profile was asked for.
+        notes: what else the runtime says that matters, a line each.
+    """
+
+    artifact: str
+    load_ms: float | None
+    first_ms: float | None
+    warmup_ms: float | None
+    memory_mb: float | None
+    before: DeviceState | None
+    after: DeviceState | None
+    operators: tuple[OperatorTime, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReport:
+    """A device, and what it tells.
+
+    Attributes:
+        name: as in the latencies.
+        runtime: what ran the files.
+        facts: what it says of itself, such as model, processor and system.
+        runs: one a file.
+        warnings: what the user should know, such as files that could not be removed from it.
+    """
+
+    name: str
+    runtime: str
+    facts: Mapping[str, str]
+    runs: tuple[DeviceRun, ...]
+    warnings: tuple[str, ...]
 
 
 def as_plain(value: Any) -> Any:

@@ -100,7 +100,11 @@ def test_the_readme_leads_to_every_page():
 
 @pytest.mark.parametrize(
     "page",
-    [README, WORKFLOW, *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "diff", "weights"))],
+    [
+        README,
+        WORKFLOW,
+        *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "devices", "diff", "weights")),
+    ],
 )
 def test_commands_parse(page):
     found = commands(text_of(page).replace("--target onnxz", "--target onnx"))

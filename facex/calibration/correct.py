@@ -60,8 +60,8 @@ def _mean(value: Tensor) -> Tensor:
 
 def _head_weights(level: Level, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """How much each value of the head's tensors counts, in their shape."""
-    (box, _), (points, _), (margin, _) = level.weighted(expected)
-    return {
-        name: weight.expand(level.by_prior(expected[name]).shape).reshape(expected[name].shape)
-        for name, weight in ((level.box, box), (level.landmarks, points), (level.margin, margin.unsqueeze(2)))
-    }
+    found = {}
+    for name, (weight, _) in zip(level.tensors, level.weighted(expected), strict=True):
+        by_value = weight.unsqueeze(2) if name == level.margin else weight  # one margin of two logits
+        found[name] = by_value.expand(level.by_prior(expected[name]).shape).reshape(expected[name].shape)
+    return found

@@ -92,7 +92,7 @@ class _Learning:
         self._seed, self._schedule = seed, schedule
         self.simulation = Simulation(graph, plan)
         self._levels = levels(graph)
-        self._names = [name for level in self._levels for name in (level.margin, level.box, level.landmarks)]
+        self._names = [name for level in self._levels for name in level.tensors]
         self._crops = crops(photographs, faces, schedule, np.random.default_rng([seed, 0]))
         self._targets = self._answers(Simulation(teacher, plan))
         self._part = part_of(graph, self._crops.shape[1], schedule.batch)

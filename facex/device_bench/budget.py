@@ -61,8 +61,8 @@ def latency_findings(
             here = [entry for entry in own if entry.is_on(limits.device)]
             findings += [finding for entry in here for finding in _entry(entry, limits)]
             if not here:
-                reason = skipped.get(artifact.name, "") if limits.device == HOST else _unmeasured(limits.device)
                 wanted = limits is budget
+                reason = skipped.get(artifact.name, "") if wanted else _unmeasured(limits.device)
                 findings += _absent(artifact.name, limits, reason or "no latency was measured", runtime, wanted)
         budgeted = (budget.device, *(other.device for other in budget.others))
         unlimited = [entry for entry in own if not any(map(entry.is_on, budgeted))]

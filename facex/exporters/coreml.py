@@ -68,6 +68,7 @@ DESCRIPTIONS = {
     "loc": "box offsets as the network gives them, by prior",
     "conf": "probability of background and of a face, by prior",
     "landm": "landmark offsets as the network gives them, by prior",
+    "mesh": "mesh code as the network gives it, by prior",
 }
 
 
@@ -89,7 +90,7 @@ def export(job: Job) -> None:
     system = getattr(ct.target, str(job.options.deployment_target))
     source, floats = _lowered(job, system) if job.precision is Precision.W8A8 else (_traced(job, shape), frozenset())
     # a program that facex lowered names its outputs itself
-    outputs = [ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.head)]
+    outputs = [ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.detector.contract, job.head)]
     with quiet():
         model = ct.convert(
             source,

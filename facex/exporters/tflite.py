@@ -37,7 +37,7 @@ def export(job: Job) -> None:
     assert source is not None
     model = _nodes.load(source)
     function = _nhwc.lower(model, quantized=quantized)
-    outputs = output_names(job.head)
+    outputs = output_names(job.detector.contract, job.head)
     image = tf.TensorSpec([1, job.size.height, job.size.width, 3], tf.float32 if quantized else tf.uint8, name="image")
 
     def ordered(image: Any) -> list[Any]:

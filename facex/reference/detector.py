@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facex.errors import UsageError
 from facex.reference import checkpoint, families, geometry
 from facex.reference.photographs import network_input
-from facex.types import ChannelOrder, Contract, ContractOptions, Head, Size
+from facex.types import ChannelOrder, Contract, ContractOptions, Head, Settled, SettledBy, Size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from facex.types import FloatArray
 
 MAX_SIDE_PX = 4096
+SETTLED = ("activation_slope", "pyramid_slope", "min_sizes", "variances", "channel_order", "mean", "scale")
+"""Fields of a contract that keys and shapes may leave open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class Detector:
         sha256: of its bytes.
         network: float32 [B, 3, H, W] -> one `families.LevelOutput` a level.
         contract: see `facex.types.Contract`.
-        assumed: fields of the contract that nobody stated and the checkpoint cannot prove.
+        assumed: fields of the contract that nobody stated, that keys and shapes cannot prove and no probe decided.
+        settled: how each field came about.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Detector:
     network: nn.Module
     contract: Contract
     assumed: tuple[str, ...]
+    settled: tuple[Settled, ...] = ()
 
 
 def load(path: Path, options: ContractOptions) -> Detector:
@@ -52,12 +56,38 @@ def load(path: Path, options: ContractOptions) -> Detector:
     digest = checkpoint.sha256(path)
     state = checkpoint.read(path)
     structure = checkpoint.recognise(path, state)
-    contract, assumed = _settle(structure, options)
+    contract, assumed = settle(structure, options)
     network = families.load(structure.family).build(structure, state, contract)
-    return Detector(path=path, sha256=digest, network=network, contract=contract, assumed=assumed)
+    return Detector(
+        path=path,
+        sha256=digest,
+        network=network,
+        contract=contract,
+        assumed=assumed,
+        settled=settled_fields(structure, contract, assumed),
+    )
 
 
-def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Contract, tuple[str, ...]]:
+def settled_fields(structure: families.Structure, contract: Contract, assumed: tuple[str, ...]) -> tuple[Settled, ...]:
+    """How each field that a checkpoint may leave open came about, where no probe looked."""
+    return tuple(
+        Settled(
+            field=name,
+            how=SettledBy.PROVED if name in structure.proved
+            else SettledBy.ASSUMED if name in assumed
+            else SettledBy.STATED,
+        )
+        for name in SETTLED
+        if getattr(contract, name) is not None
+    )  # fmt: skip
+
+
+def settle(structure: families.Structure, options: ContractOptions) -> tuple[Contract, tuple[str, ...]]:
+    """The contract that the user states, completed by what is usual, and the names of the fields that are assumed.
+
+    Raises:
+        UsageError: an option contradicts the checkpoint.
+    """
     if options.landmarks is not None and options.landmarks != structure.landmarks:
         raise UsageError(
             f"--landmarks {options.landmarks}: the checkpoint's landmark heads have {structure.landmarks} points",
@@ -76,6 +106,7 @@ def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Co
         backbone=structure.backbone,
         strides=structure.strides,
         landmarks=structure.landmarks,
+        mesh=structure.mesh,
         **values,
     )
     return contract, assumed
@@ -135,16 +166,18 @@ def flatten(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor,
 
 def flatten_logits(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same with the logits of background and face in place of their softmax."""
+    return (
+        by_prior([level.loc for level in levels], 4),
+        by_prior([level.conf for level in levels], 2),
+        by_prior([level.landm for level in levels], 2 * landmarks),
+    )
+
+
+def by_prior(maps: Sequence[Tensor | None], width: int) -> Tensor:
+    """Maps of all levels, [B, A*width, H, W] each, to [B, N, width], N in the order of the priors."""
     import torch
 
-    def flat(maps: list[Tensor], width: int) -> Tensor:
-        return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps], dim=1)
-
-    return (
-        flat([level.loc for level in levels], 4),
-        flat([level.conf for level in levels], 2),
-        flat([level.landm for level in levels], 2 * landmarks),
-    )
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps if m is not None], dim=1)
 
 
 class ReferenceSession:
@@ -167,26 +200,30 @@ class ReferenceSession:
         contract = self._detector.contract
         bgr = contract.channel_order is ChannelOrder.BGR
         self._input = torch.from_numpy(network_input(inputs["image"], contract.mean, contract.scale, bgr=bgr))
-        loc, conf, landm = self._forward()
+        loc, conf, landm, *mesh = self._forward()
+        extra = dict(zip(("mesh",), mesh, strict=False))
         if self._head is Head.RAW:
-            return {"loc": loc, "conf": conf, "landm": landm}
+            return {"loc": loc, "conf": conf, "landm": landm, **extra}
         boxes, points = geometry.decode(loc[0], landm[0], self._anchors, contract.variances)
-        return {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": points.reshape(1, len(boxes), -1)}
+        landmarks = points.reshape(1, len(boxes), -1)
+        return {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": landmarks, **extra}
 
     def invoke(self) -> None:
         """Run the network again on the last input."""
         self._forward()
 
-    def _forward(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """loc, conf and landm of the last input."""
+    def _forward(self) -> tuple[FloatArray, ...]:
+        """loc, conf and landm of the last input, and the mesh code of a network that has one."""
         import torch
 
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            levels = self._detector.network(self._input)
-            loc, conf, landm = (t.numpy() for t in flatten(levels, self._detector.contract.landmarks))
-        return loc, conf, landm
+            contract, levels = self._detector.contract, self._detector.network(self._input)
+            found = [*flatten(levels, contract.landmarks)]
+            if contract.mesh:
+                found.append(by_prior([level.mesh for level in levels], contract.mesh))
+            return tuple(t.numpy() for t in found)
 
 
 def decoded(
