@@ -19,6 +19,8 @@ LARGEST_MULTIPLIER = 128.0
 """XNNPACK refuses 256 and more, and may take the process down."""
 FAINT = 1 / 256
 """Steps of the output that a single weight must be able to reach, or its channel counts as dead."""
+SMALLEST_WEIGHT = 1e-6
+"""TensorFlow's converter stores no step below 5e-7 / 127, and biases of channels that would need one come out wrong."""
 
 
 def _convolutions(graph: Graph, plan: QuantizationPlan) -> list[tuple[Any, str]]:
@@ -53,7 +55,7 @@ def without_dead_channels(plan: QuantizationPlan, graph: Graph) -> dict[str, NDA
     for node, output in _convolutions(graph, plan):
         weight = graph.constants[node.input[1]]
         widest = plan.activations[node.input[0]].scale * (QMAX - QMIN)
-        faint = FAINT * plan.activations[output].scale / widest
+        faint = max(FAINT * plan.activations[output].scale / widest, SMALLEST_WEIGHT)
         dead = np.abs(weight).max(axis=(1, 2, 3)) < faint
         if dead.any():
             revived = weight.copy()

@@ -36,7 +36,7 @@ def plan(**grids: Affine) -> QuantizationPlan:
 
 
 def test_dead_channels_get_a_weight_that_does_not_show_and_lets_the_bias_fit(model):
-    chosen = plan(r=affine(0, 2), h=affine(-3, 3))
+    chosen = plan(r=affine(0, 40), h=affine(-3, 3))
     graph = Graph(model)
     changed = kernels.without_dead_channels(chosen, graph)
     assert set(changed) == {"w"}
@@ -46,6 +46,13 @@ def test_dead_channels_get_a_weight_that_does_not_show_and_lets_the_bias_fit(mod
     np.testing.assert_allclose(steps, 1 / 256, rtol=1e-5)
     unit = quantize_weight(after, axis=0)[1].astype(np.float64) * chosen.activations["image"].scale
     assert (255 * chosen.activations["r"].scale / unit < 2**31 * 1.01).all()  # a bias as large as the whole grid
+
+
+def test_weights_that_no_file_can_store_are_dead(model):
+    """Where the output's steps are so small that they would show."""
+    edit.set_constants(model, {"w": np.full((4, 3, 3, 3), 4e-7)})
+    changed = kernels.without_dead_channels(plan(r=affine(0, 1e-5), h=affine(-3, 3)), Graph(model))
+    assert np.abs(changed["w"]).max(axis=(1, 2, 3)) == pytest.approx(np.full(4, 1e-6))
 
 
 def test_living_channels_are_left_alone(model):
