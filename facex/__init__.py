@@ -113,13 +113,14 @@ def check(
 
 
 def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
-    """Time artifacts, or those of one `manifest.json`, on this host.
+    """Time artifacts, or those of one `manifest.json`, on this host or another device.
 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`.
+            `max_size_mb`, `max_latency_ms`, `device`, `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`,
+            `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -131,7 +132,11 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
 
     given = _Options(options)
     return checking.bench(
-        [Path(path) for path in artifacts], budget=given.budget(), progress=progress, **given.plain("bench")
+        [Path(path) for path in artifacts],
+        budget=given.budget(),
+        options=given.device_options(),
+        progress=progress,
+        **given.plain("bench"),
     )
 
 
@@ -143,7 +148,7 @@ class _Options:
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime"),
-        "bench": ("precision", "threads", "warmup", "runs", "runtime"),
+        "bench": ("precision", "device"),
     }
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -210,6 +215,21 @@ class _Options:
             ),
         )
 
+    def device_options(self) -> Any:
+        from dataclasses import fields
+        from pathlib import Path
+
+        from facex.types import Delegate, DeviceOptions, Runtime
+
+        names = [field.name for field in fields(DeviceOptions)]
+        chosen = {name: value for name in names if (value := self._left.pop(name, None)) is not None}
+        for name, kind in (("delegate", Delegate), ("runtime", Runtime)):
+            if name in chosen:
+                chosen[name] = self.choice(name, kind, chosen[name])
+        if "benchmark_model" in chosen:
+            chosen["benchmark_model"] = Path(chosen["benchmark_model"])
+        return DeviceOptions(**chosen)
+
     def plain(self, function: str) -> dict[str, Any]:
         """What passes through by its own name.
 
@@ -232,7 +252,7 @@ class _Options:
                 value = tuple(self.choice(name, Runtime, each) for each in several)
             elif name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "warmup", "runs", "int8_steps", "seed"):
+            elif name not in ("threads", "int8_steps", "seed", "device"):
                 value = Path(value)
             taken[name.removeprefix("int8_")] = value
         if self._left:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import demo, exporters, manifest
+from facex import demo, device_bench, exporters, manifest
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -21,6 +21,9 @@ from facex.types import (
     Artifact,
     Contract,
     ContractOptions,
+    DeviceFile,
+    DeviceOptions,
+    DeviceReport,
     FileFacts,
     Finding,
     Head,
@@ -289,12 +292,13 @@ def _unchanged(opened: Sequence[Opened], artifacts: Sequence[Artifact]) -> list[
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What `bench` found; keys as in the manifest."""
+    """What `bench` found; keys as in the manifest. `device` is what another device than this host tells, or None."""
 
     artifacts: tuple[Artifact, ...]
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     tools: dict[str, str]
+    device: DeviceReport | None = None
 
     @property
     def exit_code(self) -> int:
@@ -307,40 +311,79 @@ def bench(
     *,
     budget: Budget | None = None,
     precision: Precision | None = None,
-    threads: int = 1,
-    warmup: int = 5,
-    runs: int = 50,
-    runtime: Runtime = Runtime.EXECUTOR,
+    device: str = device_bench.HOST,
+    options: DeviceOptions | None = None,
     progress: Progress | None = None,
 ) -> Timing:
-    """Time artifacts on this host, interleaved; Core ML files only in their native runtime, on a Mac.
+    """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
+
+    `device` is a word for `device_bench.find`. Files that it cannot time are skipped, as long as it can time one.
 
     Raises:
         InputError: something given cannot be used.
         BackendError: a runtime failed.
     """
-    check_threads(threads)
-    if warmup < 0 or runs < 1:
-        raise UsageError(f"--warmup {warmup} --runs {runs}: must be at least 0 and 1")
+    options = options or DeviceOptions()
+    check_threads(options.threads)
+    if options.warmup < 0 or options.runs < 1:
+        raise UsageError(f"--warmup {options.warmup} --runs {options.runs}: must be at least 0 and 1")
+    module, argument = device_bench.find(device)
+    device_bench.refuse_unknown(device, module, options)
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
-    latency: list[Latency] = []
-    ran: dict[str, str] = {}
-    no_latency: dict[str, str] = {}
-    files = runs_of([o.subject for o in opened], (runtime,))
-    for size in dict.fromkeys(o.subject.size for o in opened):
-        sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
-        no_latency.update(absent | untimed(sessions))
-        ran.update({name: session.runtime for name, session in sessions.items()})
-        latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
-    examination = Examination(
-        runs=files, findings=(), latency=tuple(latency), runtimes=ran, untimed=no_latency, reference_faces=None
-    )
-    artifacts = tuple(examination.artifact(o.subject) for o in opened)
+    subjects = [o.subject for o in opened]
+    report = None
+    if device == device_bench.HOST:
+        examination = _on_host(subjects, options, clock)
+    else:
+        examination, report = _on_device(subjects, device, module, argument, options, clock)
+    artifacts = tuple(examination.artifact(subject) for subject in subjects)
     return Timing(
         artifacts=artifacts,
         findings=examination.budget_findings(artifacts, budget or Budget()),
-        latency=tuple(latency),
-        tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
+        latency=examination.latency,
+        tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
+        device=report,
     )
+
+
+def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) -> Examination:
+    latency: list[Latency] = []
+    ran: dict[str, str] = {}
+    no_latency: dict[str, str] = {}
+    files = runs_of(subjects, (options.runtime,))
+    for size in dict.fromkeys(subject.size for subject in subjects):
+        sessions, absent = open_sessions([file for file in files if file.subject.size == size], options.threads)
+        no_latency.update(absent | untimed(sessions))
+        ran.update({name: session.runtime for name, session in sessions.items()})
+        latency += measure(sessions, None, size, options.threads, clock, warmup=options.warmup, runs=options.runs)
+    return Examination(
+        runs=files, findings=(), latency=tuple(latency), runtimes=ran, untimed=no_latency, reference_faces=None
+    )
+
+
+def _on_device(
+    subjects: Sequence[Subject], word: str, device: Any, argument: str, options: DeviceOptions, clock: Clock
+) -> tuple[Examination, DeviceReport]:
+    """Files on a device beside this host; see `device_bench`.
+
+    Raises:
+        UsageError: the device can time none of the files.
+    """
+    files = [DeviceFile(name=s.name, path=s.path, size=s.size) for s in subjects if s.target in device.TARGETS]
+    suffixes = ", ".join(exporters.info(target).suffix for target in device.TARGETS)
+    if not files:
+        raise UsageError(f"--device {word}: times {suffixes} files, and none was given")
+    with clock("latency", f"timing on {word}"):
+        latency, report = device.measure(files, argument, options, clock.progress)
+    reason = f"{word} times {suffixes} files only"
+    examination = Examination(
+        runs=runs_of(subjects, (options.runtime,)),
+        findings=(),
+        latency=latency,
+        runtimes={entry.artifact: report.runtime for entry in latency},
+        untimed={s.name: reason for s in subjects if s.target not in device.TARGETS},
+        reference_faces=None,
+    )
+    return examination, report

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from facex import __version__, config, exporters
+from facex import __version__, config, device_bench, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
     DEFAULT_DEPLOYMENT_TARGET,
@@ -38,6 +38,8 @@ from facex.types import (
     ChannelOrder,
     ContractOptions,
     Credits,
+    Delegate,
+    DeviceOptions,
     Effort,
     ExportOptions,
     FileFacts,
@@ -169,7 +171,9 @@ evidence_options = _stacked(
 budget_options = _stacked(
     click.option("--max-size-mb", type=_positive("--max-size-mb"), help="Largest artifact, in MB (10^6 bytes)."),
     click.option(
-        "--max-latency-ms", type=_positive("--max-latency-ms"), help="Highest median latency on this host, in ms."
+        "--max-latency-ms",
+        type=_positive("--max-latency-ms"),
+        help="Highest median latency in ms, on this host, or on the --device of bench.",
     ),
     threads_option,
 )
@@ -197,6 +201,33 @@ runtime_option = click.option(
     show_default=True,
     callback=lambda _context, _option, value: Runtime(value),
     help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some.",
+)
+device_options = _stacked(
+    click.option(
+        "--device",
+        metavar="NAME[:ARGUMENT]",
+        default=device_bench.HOST,
+        show_default=True,
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL.",
+    ),
+    click.option(
+        "--benchmark-model",
+        type=PATH,
+        help="adb: a benchmark_model built for the phone.  [default: the one in the cache]",
+    ),
+    click.option(
+        "--benchmark-apk", is_flag=True, help="adb: use the benchmark app that is installed on the phone instead."
+    ),
+    click.option(
+        "--delegate",
+        type=click.Choice(list(map(str, Delegate))),
+        default=str(Delegate.XNNPACK),
+        show_default=True,
+        callback=lambda _context, _option, value: Delegate(value),
+        help="adb: what runs the file, on the CPU or the GPU.",
+    ),
+    click.option("--cpu-mask", metavar="HEX", default="", help="adb: CPUs to run on, e.g. f0 for CPUs 4 to 7."),
+    click.option("--profile", is_flag=True, help="adb: time every operator too, in a run of its own."),
 )
 credit_options = _stacked(
     click.option("--author", metavar="TEXT", default="", help="Who made the model, written into every file."),
@@ -468,33 +499,39 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed rounds.")
 @budget_options
 @runtime_option
+@device_options
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    """Time ARTIFACTS, or all those of one manifest.json, on this host; several are interleaved.
+    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or a device.
 
     \b
     Examples:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
+      facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
     """  # noqa: D301 - click wants the character itself
     from facex import checking
 
-    precision = values.pop("precision")
+    precision, device = values.pop("precision"), values.pop("device")
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
             budget=_budget(values),
             precision=Precision(precision) if precision else None,
+            device=device,
+            options=DeviceOptions(**values),
             progress=progress,
-            **values,
         )
     with _printing():
         if as_json:
             click.echo(_json(as_plain(timing), timing.exit_code), nl=False)
         else:
-            from facex.report import listing
+            from facex.report import devices, listing
 
-            listing.timing(timing.artifacts, timing.latency, timing.findings, _console())
+            console = _console()
+            listing.timing(timing.artifacts, timing.latency, timing.findings, console)
+            if timing.device is not None:
+                devices.told(timing.device, console)
     return timing.exit_code
 
 

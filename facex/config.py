@@ -13,7 +13,7 @@ from facex.errors import UsageError
 
 FILE_NAME = "facex.toml"
 PROJECT_NAME = "pyproject.toml"
-PATH_OPTIONS = frozenset({"checkpoint", "reference", "calib", "images", "ground_truth", "out"})
+PATH_OPTIONS = frozenset({"checkpoint", "reference", "calib", "images", "ground_truth", "out", "benchmark_model"})
 
 
 def find(start: Path) -> Path | None:

@@ -8,6 +8,7 @@
     │   └── ArtifactError     2     an existing artifact, manifest or ground truth
     ├── MissingExtraError     5   an optional package is needed and not installed
     └── BackendError          6   a converter, a runtime or the file system failed
+        ├── DeviceError       6     a device cannot be reached, or fails, or its answer is no measurement
         ├── DownloadError     6     a file cannot be fetched, or is not the one that was expected
         └── UnsupportedOperatorError  6  the lowering has no function for an operator
 
@@ -87,6 +88,10 @@ class BackendError(FacexError):
     """A converter, a runtime or the file system failed on input that facex believes to be good."""
 
     exit_code = EXIT_BACKEND
+
+
+class DeviceError(BackendError):
+    """A device cannot be reached, fails on the way, or answers with something that is no measurement."""
 
 
 class DownloadError(BackendError):

@@ -556,6 +556,123 @@ class ExportOptions:
     credits: Credits = field(default_factory=Credits)
 
 
+class Delegate(_Word):
+    """What runs a TFLite file on a phone: XNNPACK or plain kernels on its CPU, or its GPU."""
+
+    XNNPACK = "xnnpack"
+    NONE = "none"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """How files are timed on a device that is not this machine; each device says which of these it knows.
+
+    Attributes:
+        runtime: of Core ML files.
+        benchmark_model: a `benchmark_model` built for the phone; None takes the one in the cache.
+        benchmark_apk: whether the benchmark app that is installed on the phone is used in its place.
+        cpu_mask: hexadecimal affinity mask of the phone's CPUs; empty leaves the choice to its scheduler.
+        profile: whether every operator is timed as well.
+    """
+
+    threads: int = 1
+    warmup: int = 5
+    runs: int = 50
+    runtime: Runtime = Runtime.EXECUTOR
+    benchmark_model: Path | None = None
+    benchmark_apk: bool = False
+    delegate: Delegate = Delegate.XNNPACK
+    cpu_mask: str = ""
+    profile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFile:
+    """A finished file that a device is to time; `size` is that of its image."""
+
+    name: str
+    path: Path
+    size: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """One operator in a profile.
+
+    Attributes:
+        operator: its type.
+        name: of the operator or of what it computes.
+        mean_ms: milliseconds, mean over the runs.
+        share: of the whole inference, 0-1.
+        unit: what runs it, where the device tells; else None.
+    """
+
+    operator: str
+    name: str
+    mean_ms: float
+    share: float
+    unit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """What can slow a device down, at one moment.
+
+    Attributes:
+        thermal_status: Android's, from 0 (none) to 6 (shutdown); None where the device does not tell.
+        cpu_mhz: present clock of every CPU in MHz, in their order; empty where the device does not tell.
+    """
+
+    thermal_status: int | None
+    cpu_mhz: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRun:
+    """What a device tells about one file beside its latency; None where it does not tell.
+
+    Attributes:
+        artifact: file name.
+        load_ms: milliseconds until the file was ready to run.
+        first_ms: of the first inference, which loads caches.
+        warmup_ms: of an untimed inference, mean.
+        memory_mb: what loading and running added to the memory of the process, in MB of 2^20 bytes.
+        before, after: the state of the device around the runs.
+        operators: in the order of execution; empty where no profile was asked for.
+        notes: what else the runtime says that matters, a line each.
+    """
+
+    artifact: str
+    load_ms: float | None
+    first_ms: float | None
+    warmup_ms: float | None
+    memory_mb: float | None
+    before: DeviceState | None
+    after: DeviceState | None
+    operators: tuple[OperatorTime, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReport:
+    """A device, and what it tells.
+
+    Attributes:
+        name: as in the latencies.
+        runtime: what ran the files.
+        facts: what it says of itself, such as model, processor and system.
+        runs: one a file.
+        warnings: what the user should know, such as files that could not be removed from it.
+    """
+
+    name: str
+    runtime: str
+    facts: Mapping[str, str]
+    runs: tuple[DeviceRun, ...]
+    warnings: tuple[str, ...]
+
+
 def as_plain(value: Any) -> Any:
     """Dataclasses, enums, tuples and paths as the plain values that JSON knows."""
     if isinstance(value, enum.Enum):

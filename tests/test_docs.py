@@ -99,7 +99,12 @@ def test_the_readme_leads_to_every_page():
 
 
 @pytest.mark.parametrize(
-    "page", [README, WORKFLOW, *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "weights"))]
+    "page",
+    [
+        README,
+        WORKFLOW,
+        *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "devices", "weights")),
+    ],
 )
 def test_commands_parse(page):
     found = commands(text_of(page).replace("--target onnxz", "--target onnx"))

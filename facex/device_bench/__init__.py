@@ -1,19 +1,62 @@
 """Size and latency of artifacts: how long each device takes, and whether that fits the budget.
 
-A device is a module of this package; the file name is the registry, and the word a user types. A device
-module measures or estimates the artifacts that it is handed and returns one `facex.types.Latency` for each,
-which says by its `kind` whether the number is measured, emulated or estimated. `budget` is not a device: it
-turns sizes and latencies into findings.
+A device is a module of this package; the file name is the registry, and the word a user types, who may add an argument
+after a colon (`adb:SERIAL`). A device measures or estimates the artifacts that it is handed and returns one
+`facex.types.Latency` for each, which says by its `kind` whether the number is measured, emulated or estimated.
+`host` times opened sessions; every other device takes files, and its module has
+
+    TARGETS                                            targets whose files it can time
+    OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
+    measure(files, argument, options, progress)        -> (latencies, DeviceReport)
+
+`budget` is not a device: it turns sizes and latencies into findings.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import pkgutil
+from typing import Any
 
+from facex.errors import UsageError
+from facex.types import DeviceOptions
+
+HOST = "host"
 _NOT_DEVICES = ("budget",)
+_COMMON_OPTIONS = ("threads", "warmup", "runs", "runtime")
 
 
 def names() -> list[str]:
     """Names of the devices, alphabetical; imports none of them."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in found if not name.startswith("_") and name not in _NOT_DEVICES)
+
+
+def find(word: str) -> tuple[Any, str]:
+    """The module of a device and the argument for it, empty where there is none.
+
+    Args:
+        word: `NAME` or `NAME:ARGUMENT`, as after `--device`.
+
+    Raises:
+        UsageError: no such device, an empty argument, or one for the host, which takes none.
+    """
+    name, colon, argument = word.partition(":")
+    if name not in names():
+        raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join(names())}")
+    if colon and (not argument or name == HOST):
+        raise UsageError(f"--device {word}: {'takes no argument' if argument else 'names nothing after the colon'}")
+    return importlib.import_module(f"{__name__}.{name}"), argument
+
+
+def refuse_unknown(word: str, device: Any, options: DeviceOptions) -> None:
+    """Refuse options that a device does not know and that are not left at their defaults.
+
+    Raises:
+        UsageError: naming the first of them.
+    """
+    known = {*_COMMON_OPTIONS, *getattr(device, "OPTIONS", ())}
+    for field in dataclasses.fields(DeviceOptions):
+        if field.name not in known and getattr(options, field.name) != field.default:
+            raise UsageError(f"--{field.name.replace('_', '-')}: --device {word} does not know this option")

@@ -158,12 +158,12 @@ def _latency(name: str, times_ns: list[int], device: str, threads: int, method: 
         runs=len(milliseconds),
         p50_ms=statistics.median(milliseconds),
         low_ms=min(milliseconds),
-        high_ms=_percentile_90(milliseconds),
+        high_ms=percentile_90(milliseconds),
         method=method,
     )
 
 
-def _percentile_90(values: list[float]) -> float:
+def percentile_90(values: list[float]) -> float:
     """The 90th percentile, linear between the two nearest values; of one value, that value."""
     return values[0] if len(values) == 1 else statistics.quantiles(values, n=10, method="inclusive")[-1]
 

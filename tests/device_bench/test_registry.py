@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from facex import device_bench
+from facex.errors import UsageError
+from facex.types import Delegate, DeviceOptions
 
 
 def test_names_are_the_device_modules() -> None:
@@ -27,9 +29,55 @@ def test_a_new_file_is_a_new_device(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
     program = (
-        "import sys, facex.device_bench, facex.device_bench.host, facex.device_bench.budget\n"
+        "import sys, facex.device_bench, facex.device_bench.budget\n"
+        "for name in facex.device_bench.names(): facex.device_bench.find(name)\n"
         "heavy = {'numpy', 'torch', 'tensorflow', 'onnxruntime', 'rich', 'click'}\n"
         "print(*sorted(heavy & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_word_may_have_an_argument() -> None:
+    for word, argument in (("adb", ""), ("adb:ABC", "ABC"), ("adb:10.0.0.2:5555", "10.0.0.2:5555")):
+        found = device_bench.find(word)
+        assert (found[0].__name__, found[1]) == ("facex.device_bench.adb", argument)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("pixel", "--device pixel: unknown — choose from adb, apple, host"),
+        ("", "--device : unknown"),
+        ("_phone", "--device _phone: unknown"),
+        ("adb:", "--device adb:: names nothing after the colon"),
+        ("host:1", "--device host:1: takes no argument"),
+    ],
+)
+def test_a_wrong_word_is_refused(word: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        device_bench.find(word)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", [name for name in device_bench.names() if name != device_bench.HOST])
+def test_every_device_beside_the_host_says_what_it_needs(name: str) -> None:
+    device, _ = device_bench.find(name)
+    assert device.TARGETS
+    assert callable(device.measure)
+    device_bench.refuse_unknown(name, device, DeviceOptions(threads=7, warmup=0, runs=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "option"),
+    [
+        ("host", {"delegate": Delegate.GPU}, "--delegate"),
+        ("host", {"profile": True}, "--profile"),
+        ("apple", {"cpu_mask": "f0"}, "--cpu-mask"),
+        ("apple", {"benchmark_model": Path("m")}, "--benchmark-model"),
+    ],
+)
+def test_options_of_another_device_are_refused(name: str, options: dict[str, object], option: str) -> None:
+    device, _ = device_bench.find(name)
+    with pytest.raises(UsageError, match=f"{option}: --device {name} does not know this option"):
+        device_bench.refuse_unknown(name, device, DeviceOptions(**options))  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""`facex bench --device`: what a device says becomes latencies, findings, tables and an exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import facex
+from facex import device_bench
+from facex.errors import UsageError
+from facex.progress import Progress
+from facex.types import (
+    DeviceFile,
+    DeviceOptions,
+    DeviceReport,
+    DeviceRun,
+    DeviceState,
+    Latency,
+    LatencyKind,
+    OperatorTime,
+    Size,
+)
+
+Run = Callable[..., Any]
+FP32, FP16 = "seeded_160x160_fp32.onnx", "seeded_160x160_fp16.onnx"
+
+
+def _measure(
+    files: Sequence[DeviceFile], argument: str, options: DeviceOptions, progress: Progress
+) -> tuple[tuple[Latency, ...], DeviceReport]:
+    """A device that takes 7 ms for everything."""
+    assert argument == "kitchen"
+    assert all(file.size == Size(height=160, width=160) and file.path.is_file() for file in files)
+    progress.warn("it smells of bread")
+    latencies = tuple(
+        Latency(
+            artifact=file.name,
+            device="toaster: kitchen",
+            kind=LatencyKind.MEASURED,
+            threads=options.threads,
+            runs=options.runs,
+            p50_ms=7.0,
+            low_ms=6.0,
+            high_ms=8.0,
+            method="by the smell",
+        )
+        for file in files
+    )
+    state = DeviceState(thermal_status=3, cpu_mhz=(1766.4, 300.0))
+    operators = tuple(OperatorTime(operator="CONV", name=str(i), mean_ms=3.0, share=0.45) for i in range(2))
+    run = DeviceRun(
+        artifact=files[0].name,
+        load_ms=12.5,
+        first_ms=None,
+        warmup_ms=9.0,
+        memory_mb=4.25,
+        before=state,
+        after=DeviceState(thermal_status=None, cpu_mhz=()),
+        operators=operators,
+        notes=("brown [bold]",),
+    )
+    report = DeviceReport(
+        name="toaster: kitchen", runtime="toast", facts={"slots": "2"}, runs=(run,), warnings=("it smells of bread",)
+    )
+    return latencies, report
+
+
+@pytest.fixture
+def toaster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A device that times ONNX files and knows the option `profile`."""
+    module = SimpleNamespace(TARGETS=("onnx",), OPTIONS=("profile",), measure=_measure)
+    monkeypatch.setattr(device_bench, "find", lambda word: (module, word.partition(":")[2]))
+    return module
+
+
+BENCH = ("--device", "toaster:kitchen", "--runs", "9", "--threads", "1")
+
+
+def test_what_a_device_says_is_printed(toaster: Any, run_facex: Run, exported: Path) -> None:
+    ran = run_facex("bench", exported / FP32, exported / FP16, *BENCH, "--profile")
+    assert ran.code == 0
+    assert "measured on toaster: kitchen, 1 thread, 9 runs: by the smell" in ran.out
+    tail = ran.out[ran.out.index(f"\n{FP32}\n") :].splitlines()[1:]
+    assert tail == [
+        FP32,
+        "  load 12.50 ms, warm-up 9.00 ms, memory 4.2 MB",
+        "  before: thermal status 3, CPU clocks 1766 300 MHz",
+        "  after: thermal status not told, CPU clocks not told",
+        "   90.0%    6.000 ms  CONV x 2",
+        "  brown [bold]",
+    ]
+    assert "warning: it smells of bread" in ran.err
+
+
+def test_json_tells_everything(toaster: Any, run_facex: Run, exported: Path) -> None:
+    ran = run_facex("bench", exported / FP32, *BENCH, "--json")
+    found = json.loads(ran.out)
+    assert found["device"]["facts"] == {"slots": "2"}
+    assert found["device"]["warnings"] == ["it smells of bread"]
+    (run,) = found["device"]["runs"]
+    assert (run["load_ms"], run["first_ms"], run["before"]["cpu_mhz"]) == (12.5, None, [1766.4, 300])
+    assert len(run["operators"]) == 2
+    (latency,) = found["latency"]
+    assert (latency["device"], latency["kind"], latency["p50_ms"]) == ("toaster: kitchen", "measured", 7)
+    assert found["artifacts"][0]["runtime"] == "toast"
+
+
+@pytest.mark.parametrize(("limit", "code"), [("7", 0), ("6.99", 4)])
+def test_budgets_hold_on_a_device(toaster: Any, run_facex: Run, exported: Path, limit: str, code: int) -> None:
+    ran = run_facex("bench", exported / FP32, *BENCH, "--max-latency-ms", limit)
+    assert ran.code == code
+    assert (f"FAIL {FP32} latency: 7 ms is above the limit" in ran.out) is (code == 4)
+
+
+def test_without_a_file_that_it_can_time(toaster: Any, exported: Path) -> None:
+    toaster.TARGETS = ("tflite",)
+    with pytest.raises(UsageError, match=r"--device toaster:kitchen: times \.tflite files, and none was given"):
+        facex.bench(exported / FP32, device="toaster:kitchen")
+
+
+def test_an_option_that_it_does_not_know(toaster: Any, run_facex: Run, exported: Path) -> None:
+    ran = run_facex("bench", exported / FP32, *BENCH, "--cpu-mask", "f0")
+    assert ran.code == 2
+    assert "--cpu-mask: --device toaster:kitchen does not know this option" in ran.error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "toaster"], "--device toaster: unknown — choose from adb, apple, host"),
+        (["--device", "adb"], "--device adb: times .tflite files, and none was given"),
+        (["--profile"], "--profile: --device host does not know this option"),
+        (["--delegate", "npu"], "Invalid value for '--delegate'"),
+    ],
+)
+def test_wrong_options_are_one_line(run_facex: Run, exported: Path, options: list[str], message: str) -> None:
+    ran = run_facex("bench", exported / FP32, *options)
+    assert ran.code == 2
+    assert message in ran.error
+
+
+def test_the_program_of_an_options_file_is_beside_it(
+    toaster: Any, run_facex: Run, exported: Path, tmp_path: Path
+) -> None:
+    toaster.OPTIONS = ("benchmark_model",)
+    seen: list[DeviceOptions] = []
+
+    def measure(files: Any, argument: str, options: DeviceOptions, progress: Progress) -> Any:
+        seen.append(options)
+        return _measure(files, argument, options, progress)
+
+    toaster.measure = measure
+    (tmp_path / "sub").mkdir()
+    config = tmp_path / "sub/facex.toml"
+    config.write_text('[bench]\ndevice = "toaster:kitchen"\nbenchmark-model = "tools/benchmark_model"\n')
+    ran = run_facex("--config", config, "bench", exported / FP32)
+    assert ran.code == 0
+    assert seen[0].benchmark_model == tmp_path / "sub/tools/benchmark_model"
