@@ -9,6 +9,7 @@ after a colon (`adb:SERIAL`). A device measures or estimates the artifacts that 
     OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
     measure(files, argument, options, progress)        -> (latencies, DeviceReport)
 
+A phone of the table of `estimate` is a word too: `pixel-4` is `estimate:pixel-4`.
 `budget` is not a device: it turns sizes and latencies into findings.
 """
 
@@ -23,6 +24,7 @@ from facex.errors import UsageError
 from facex.types import DeviceOptions
 
 HOST = "host"
+ESTIMATE = "estimate"
 _NOT_DEVICES = ("budget",)
 _COMMON_OPTIONS = ("threads", "warmup", "runs", "runtime")
 
@@ -44,7 +46,11 @@ def find(word: str) -> tuple[Any, str]:
     """
     name, colon, argument = word.partition(":")
     if name not in names():
-        raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join(names())}")
+        from facex.device_bench import _phones
+
+        if word not in _phones.names():
+            raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join([*names(), *_phones.names()])}")
+        name, colon, argument = ESTIMATE, ":", word
     if colon and (not argument or name == HOST):
         raise UsageError(f"--device {word}: {'takes no argument' if argument else 'names nothing after the colon'}")
     return importlib.import_module(f"{__name__}.{name}"), argument

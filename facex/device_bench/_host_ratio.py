@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facex.device_bench import _anchors, host
+from facex.device_bench import _anchors, _work, host
 from facex.device_bench._phones import INT8, Figure
 from facex.errors import ArtifactError, first_line
 from facex.progress import Progress
@@ -150,16 +150,14 @@ class _Loaded:
 
     untimed = ""
 
-    def __init__(self, name: str, model: Path | bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+    runtime = "ai-edge-litert"
 
-        given = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
-        self.runtime = "ai-edge-litert"
+    def __init__(self, name: str, model: Path | bytes) -> None:
+        self._interpreter = _work.opened(model)
         try:
-            self._interpreter = Interpreter(**given, num_threads=1)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{name}: LiteRT cannot load it: {first_line(error)}") from error
+            raise ArtifactError(f"{name}: LiteRT cannot prepare it: {first_line(error)}") from error
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Run once on noise."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from facex.errors import ArtifactError, first_line
+from facex.errors import ArtifactError, MissingExtraError, first_line
 
 ACTIVATIONS = frozenset({"RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "LOGISTIC", "TANH"})
 """Operators that some runtimes join to the layer before them."""
@@ -48,14 +47,7 @@ def of_tflite(model: Path | bytes, *, joined_activations: bool = False) -> Work:
     Raises:
         ArtifactError: it cannot be read.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    given = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
-    try:
-        interpreter = Interpreter(**given)
-    except (ValueError, RuntimeError) as error:
-        name = model if isinstance(model, Path) else "the model"
-        raise ArtifactError(f"{name}: LiteRT cannot read it: {first_line(error)}") from error
+    interpreter = opened(model)
     tensors = {int(t["index"]): t for t in interpreter.get_tensor_details()}
     variable = _variable(interpreter)
     macs = {"conv": 0.0, "pointwise": 0.0, "depthwise": 0.0}
@@ -70,7 +62,7 @@ def of_tflite(model: Path | bytes, *, joined_activations: bool = False) -> Work:
             macs[kind] += count
         operators += 1
         touched = [*inputs, *map(int, operator["outputs"])]
-        elements += sum(int(np.prod(tensors[i]["shape"])) for i in touched)
+        elements += sum(math.prod(map(int, tensors[i]["shape"])) for i in touched)
     return Work(
         mmacs=sum(macs.values()) / 1e6,
         conv_mmacs=macs["conv"] / 1e6,
@@ -79,6 +71,25 @@ def of_tflite(model: Path | bytes, *, joined_activations: bool = False) -> Work:
         melements=elements / 1e6,
         operators=operators,
     )
+
+
+def opened(model: Path | bytes, *, threads: int = 1) -> Any:
+    """A LiteRT interpreter, not yet allocated.
+
+    Raises:
+        ArtifactError: it cannot read the file.
+        MissingExtraError: LiteRT is not installed.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("ai-edge-litert", extra="tflite", purpose="an estimate of a TFLite file") from error
+    given = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
+    try:
+        return Interpreter(**given, num_threads=threads)
+    except (ValueError, RuntimeError) as error:
+        name = model if isinstance(model, Path) else "a network of facex"
+        raise ArtifactError(f"{name}: LiteRT cannot read it: {first_line(error)}") from error
 
 
 def _variable(interpreter: Any) -> set[int]:
@@ -95,8 +106,8 @@ def _macs(name: str, operator: Any, tensors: dict[int, Any]) -> tuple[str, float
     if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return "", 0.0
     weight = [int(d) for d in tensors[int(operator["inputs"][1])]["shape"]]
-    outputs = float(np.prod(tensors[int(operator["outputs"][0])]["shape"]))
+    outputs = float(math.prod(map(int, tensors[int(operator["outputs"][0])]["shape"])))
     if name == "DEPTHWISE_CONV_2D":
         return "depthwise", outputs * weight[1] * weight[2]
     kind = "pointwise" if name == "CONV_2D" and weight[1:3] == [1, 1] else "conv"
-    return kind, outputs * float(np.prod(weight[1:]))
+    return kind, outputs * math.prod(weight[1:])
