@@ -187,6 +187,45 @@ def nasnet_large(g: Builder) -> int:
     return _classified(g, g.relu(x))
 
 
+def retinaface(g: Builder, height: int = 480, width: int = 640) -> int:
+    """Deng et al. 2019 (arXiv 1905.00641), MobileNetV1 of a quarter width, its heads as the network gives them.
+
+    Never fitted to: what phones took for it is what estimates are held against.
+    """
+
+    def conv(x: int, channels: int, kernel: int = 1, stride: int = 1, activation: str = "RELU") -> int:
+        return g.conv(x, channels, kernel, stride, activation=activation)
+
+    def context(x: int) -> int:
+        middle = conv(x, 16, 3)
+        parts = [conv(x, 32, 3, activation="NONE"), conv(middle, 16, 3, activation="NONE")]
+        return g.relu(g.concat([*parts, conv(conv(middle, 16, 3), 16, 3, activation="NONE")]))
+
+    x = conv(g.image(height, width), 8, 3, 2)
+    levels = []
+    for channels, stride in [
+        (16, 1),
+        (32, 2),
+        (32, 1),
+        (64, 2),
+        (64, 1),
+        (128, 2),
+        *[(128, 1)] * 5,
+        (256, 2),
+        (256, 1),
+    ]:
+        if stride == 2 and channels >= 128:
+            levels.append(x)
+        x = conv(g.depthwise(x, 3, stride, activation="RELU"), channels)
+    top, middle, fine = (conv(level, 64) for level in (x, levels[1], levels[0]))
+    middle = conv(g.add(middle, g.enlarged(top)), 64, 3)
+    fine = conv(g.add(fine, g.enlarged(middle)), 64, 3)
+    heads = []
+    for level in map(context, (fine, middle, top)):
+        heads += [conv(level, channels, activation="NONE") for channels in (4, 8, 20)]
+    return heads[-1]
+
+
 ARCHITECTURES = {
     "inception_v1_224": inception_v1,
     "inception_v3_299": inception_v3,

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from facex.checking import Timing
+    from facex.diffing import Diff
     from facex.manifest import Manifest
     from facex.progress import Progress
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "export"]
+__all__ = ["__version__", "bench", "check", "diff", "export"]
 
 
 def export(
@@ -43,10 +44,10 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
-            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`, `license`,
-            `model_version`, `max_size_mb`, `max_latency_ms`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those
-            of the contract, `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`,
-            as texts or values.
+            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`,
+            `license`, `model_version`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as
+            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
+            `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -113,14 +114,14 @@ def check(
 
 
 def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
-    """Time artifacts, or those of one `manifest.json`, on this host or another device.
+    """Time artifacts, or those of one `manifest.json`, on this host or other devices.
 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`, `device`, `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`,
-            `profile`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device`, `benchmark_model`,
+            `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -128,16 +129,42 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     """
     from pathlib import Path
 
-    from facex import checking
+    from facex import checking, device_bench
+    from facex.device_bench import budget
 
     given = _Options(options)
+    limits, device_options = given.budget(), given.device_options()
+    plain = given.plain("bench")
+    device = plain.pop("device", device_bench.HOST)
+    words = (device,) if isinstance(device, str) else _several("device", device)
     return checking.bench(
         [Path(path) for path in artifacts],
-        budget=given.budget(),
-        options=given.device_options(),
+        budget=budget.each(limits, [device_bench.budgeted(word) for word in words] or [device_bench.HOST]),
+        device=words,
+        options=device_options,
         progress=progress,
-        **given.plain("bench"),
+        **plain,
     )
+
+
+def diff(old: str | os.PathLike[str], new: str | os.PathLike[str], *, fail_on: Iterable[str] = ()) -> Diff:
+    """Compare two manifests: size, time, parity, operators, contract.
+
+    Args:
+        old: a `manifest.json`, the folder of one, or a `report.json`.
+        new: likewise.
+        fail_on: texts like `"regression:5%"` or `"regression:latency:10%"`, as after `facex diff --fail-on`.
+
+    Raises:
+        facex.errors.InputError: a manifest or a rule cannot be used.
+    """
+    from pathlib import Path
+
+    from facex import diffing
+    from facex.regression import parse_rule
+
+    rules = tuple(map(parse_rule, _several("fail_on", fail_on)))
+    return diffing.diff(Path(old), Path(new), fail_on=rules)
 
 
 class _Options:
@@ -195,11 +222,9 @@ class _Options:
         return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
     def budget(self) -> Any:
-        from facex.recipe import Budget
+        from facex.recipe import BUDGET_LIMITS, Budget
 
-        return Budget(
-            max_size_mb=self._left.pop("max_size_mb", None), max_latency_ms=self._left.pop("max_latency_ms", None)
-        )
+        return Budget(**{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import demo, device_bench, exporters, manifest
+from facex import demo, device_bench, exporters, launching, manifest
+from facex.device_bench.budget import size_findings
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -218,7 +219,15 @@ def check(
         clock.progress.warn(f"not checked, because the export did not promote them: {', '.join(left_out)}")
     if record and record.source.sha256 != loaded.sha256:
         clock.progress.warn(f"{reference.name} is not the checkpoint that the manifest was made from")
-    examination = examine([o.subject for o in opened], evidence, threads=threads, clock=clock, runtimes=runtimes)
+    budget = budget or Budget()
+    examination = examine(
+        [o.subject for o in opened],
+        evidence,
+        threads=threads,
+        clock=clock,
+        runtimes=runtimes,
+        start=budget.needs_start,
+    )
     artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Result(
         manifest=Manifest(
@@ -235,7 +244,7 @@ def check(
             findings=(
                 *_unchanged(opened, artifacts),
                 *examination.findings,
-                *examination.budget_findings(artifacts, budget or Budget()),
+                *examination.budget_findings(artifacts, budget),
             ),
             latency=examination.latency,
             tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
@@ -317,8 +326,10 @@ def bench(
 ) -> Timing:
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
-    `device` is a word for `device_bench.find`, or several of them. Files that one cannot time are skipped, as long as it
-    can time one.
+    `device` is a word for `device_bench.find`, or several of them. A device skips files that it cannot time, as long as
+    it can time one.
+
+    Load time and memory are measured in processes of their own.
 
     Raises:
         InputError: something given cannot be used.
@@ -334,7 +345,8 @@ def bench(
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
     subjects = [o.subject for o in opened]
-    examinations, reports = [], []
+    examinations: list[Examination] = []
+    reports: list[DeviceReport] = []
     for word, (module, argument) in devices.items():
         if word == device_bench.HOST:
             examinations.append(_on_host(subjects, options, clock))
@@ -343,10 +355,9 @@ def bench(
             examinations.append(examination)
             reports.append(report)
     artifacts = tuple(_artifact(subject, examinations) for subject in subjects)
-    findings = [f for e in examinations for f in e.budget_findings(artifacts, budget or Budget())]
     return Timing(
         artifacts=artifacts,
-        findings=tuple(dict.fromkeys(findings)),  # sizes are told once
+        findings=_judged(artifacts, words, examinations, budget or Budget()),
         latency=tuple(entry for e in examinations for entry in e.latency),
         tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         devices=tuple(reports),
@@ -369,6 +380,20 @@ def _devices(words: Sequence[str], options: DeviceOptions) -> dict[str, tuple[An
     return found
 
 
+def _judged(
+    artifacts: Sequence[Artifact], words: Sequence[str], examinations: Sequence[Examination], budget: Budget
+) -> tuple[Finding, ...]:
+    """Sizes once, then what each device takes, held to its own budget; last, the limits of devices that were not asked."""
+    budgets = {each.device: dataclasses.replace(each, others=()) for each in (budget, *budget.others)}
+    asked = [device_bench.budgeted(word) for word in words]
+    findings = [*size_findings(artifacts, budget)]
+    others = tuple(each for device, each in budgets.items() if device not in asked)
+    for i, (device, examination) in enumerate(zip(asked, examinations, strict=True)):
+        own = budgets.get(device, Budget(device=device))
+        findings += examination.latency_findings(artifacts, dataclasses.replace(own, others=() if i else others))
+    return tuple(findings)
+
+
 def _artifact(subject: Subject, examinations: Sequence[Examination]) -> Artifact:
     """A file with what ran it, the first of several that did."""
     found = [examination.artifact(subject) for examination in examinations]
@@ -385,9 +410,8 @@ def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) 
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
         latency += measure(sessions, None, size, options.threads, clock, warmup=options.warmup, runs=options.runs)
-    return Examination(
-        runs=files, findings=(), latency=tuple(latency), runtimes=ran, untimed=no_latency, reference_faces=None
-    )
+    started = launching.added(files, latency, options.threads, clock)
+    return Examination(runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None)
 
 
 def _on_device(

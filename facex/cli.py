@@ -19,6 +19,7 @@ import click
 from facex import __version__, config, device_bench, exporters
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
+    BUDGET_LIMITS,
     DEFAULT_DEPLOYMENT_TARGET,
     DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
@@ -35,6 +36,7 @@ from facex.recipe import (
     parse_size,
 )
 from facex.types import (
+    HOST,
     ChannelOrder,
     ContractOptions,
     Credits,
@@ -77,6 +79,12 @@ def _limit(text: str) -> Any:
     from facex.parity.limits import parse_limit  # not at the top: it is of no use to `facex --help`
 
     return parse_limit(text)
+
+
+def _rule(text: str) -> Any:
+    from facex.regression import parse_rule  # likewise
+
+    return parse_rule(text)
 
 
 PATH = click.Path(path_type=Path)
@@ -175,6 +183,12 @@ budget_options = _stacked(
         type=_positive("--max-latency-ms"),
         help="Highest median latency in ms, on this host, or on the --device of bench.",
     ),
+    click.option(
+        "--max-load-ms", type=_positive("--max-load-ms"), help="Longest time from opening a file to its first result."
+    ),
+    click.option(
+        "--max-memory-mb", type=_positive("--max-memory-mb"), help="Highest peak memory of one artifact, in MB."
+    ),
     threads_option,
 )
 runtimes_option = click.option(
@@ -206,9 +220,11 @@ device_options = _stacked(
     click.option(
         "--device",
         metavar="NAME[:ARGUMENT]",
-        default=device_bench.HOST,
+        default=(device_bench.HOST,),
         show_default=True,
-        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL.",
+        multiple=True,
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL. "
+        f"Or a phone to estimate for: {', '.join(device_bench.phones())}. Repeat for several.",
     ),
     click.option(
         "--benchmark-model",
@@ -266,8 +282,13 @@ def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
     return (*values.pop("limits"), *(limit for limit in short if limit is not None))
 
 
-def _budget(values: dict[str, Any]) -> Budget:
-    return Budget(max_size_mb=values.pop("max_size_mb"), max_latency_ms=values.pop("max_latency_ms"))
+def _budget(values: dict[str, Any], devices: Sequence[str] = (HOST,)) -> Budget:
+    """The budgets of the options file, and in those of the devices the options in place of what they name."""
+    tables: dict[str, Budget] = dict(click.get_current_context().obj or {})
+    stated = {name: value for name in BUDGET_LIMITS if (value := values.pop(name)) is not None}
+    names = dict.fromkeys(map(device_bench.budgeted, devices))
+    first, *own = (dataclasses.replace(tables.pop(name, Budget(device=name)), **stated) for name in names)
+    return dataclasses.replace(first, others=(*own, *tables.values()))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -294,6 +315,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     if path is not None:
         assert isinstance(context.command, click.Group)
         context.default_map = config.defaults(path, context.command)
+        context.obj = config.budgets(path)
 
 
 @cli.command()
@@ -502,13 +524,14 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @device_options
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or a device.
+    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or on devices.
 
     \b
     Examples:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
       facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
+      facex bench build/model_640x640_w8a8.tflite --device pixel-4 --device snapdragon-8-gen-2
     """  # noqa: D301 - click wants the character itself
     from facex import checking
 
@@ -516,7 +539,7 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
-            budget=_budget(values),
+            budget=_budget(values, device),
             precision=Precision(precision) if precision else None,
             device=device,
             options=DeviceOptions(**values),
@@ -530,8 +553,8 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 
             console = _console()
             listing.timing(timing.artifacts, timing.latency, timing.findings, console)
-            if timing.device is not None:
-                devices.told(timing.device, console)
+            for report in timing.devices:
+                devices.told(report, console)
     return timing.exit_code
 
 
@@ -569,6 +592,41 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 
             listing.facts(described, record, _console())
     return 0
+
+
+@cli.command()
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+@click.option(
+    "--fail-on",
+    type=_Parsed("RULE", _rule),
+    multiple=True,
+    help="regression:TOLERANCE or regression:METRIC:TOLERANCE, e.g. regression:5%, regression:size:2%; repeatable.",
+)
+@json_option
+def diff(old: Path, new: Path, fail_on: Sequence[Any], as_json: bool) -> int:
+    """Compare two manifests, for a release note or as a gate: size, time, parity, operators, contract.
+
+    OLD and NEW are a manifest.json, the folder of one, or a report.json, which has every latency. With --fail-on the
+    exit code is 3 where parity became worse, and 4 where only size, time or memory did. A tolerance in per cent is a
+    share of the old value, for parity of its limit where that is more; a number is in the unit of the metric.
+
+    \b
+    Examples:
+      facex diff released/ build/
+      facex diff released/ build/ --fail-on regression:5% --fail-on regression:matched_f1:0.002
+    """  # noqa: D301 - click wants the character itself
+    from facex import diffing
+
+    found = diffing.diff(old, new, fail_on=fail_on)
+    with _printing():
+        if as_json:
+            click.echo(_json(as_plain(found), found.exit_code), nl=False)
+        else:
+            from facex.report import changes
+
+            changes.render(found, _console())
+    return found.exit_code
 
 
 @cli.command("debug-int8")

@@ -9,10 +9,16 @@ from typing import Any
 
 import click
 
+from facex import device_bench
 from facex.errors import UsageError
+from facex.recipe import BUDGET_LIMITS, Budget
+from facex.types import HOST, BandEnd
 
 FILE_NAME = "facex.toml"
 PROJECT_NAME = "pyproject.toml"
+BUDGET = "budget"
+"""The table of budgets, a table a device; not one of options."""
+
 PATH_OPTIONS = frozenset({"checkpoint", "reference", "calib", "images", "ground_truth", "out", "benchmark_model"})
 
 
@@ -67,8 +73,76 @@ def defaults(path: Path, group: click.Group) -> dict[str, dict[str, Any]]:
     if table is None:
         raise UsageError(f"{path}: has no [tool.facex]")
     found = _empty(group)
-    _fill(found, path, group, table, "")
+    _fill(found, path, group, {key: value for key, value in table.items() if key != BUDGET}, "")
     return found
+
+
+def budgets(path: Path) -> dict[str, Budget]:
+    """The budget of every device that the file has one for, by the device's word.
+
+    `[budget.host]`, `[budget."pixel-4"]` with `max_latency_ms`, `max_size_mb`, `max_load_ms`, `max_memory_mb` and
+    `compare`: `upper` (the default), `median` or `lower`, the figure of an estimate that is held to the limit.
+
+    Raises:
+        UsageError: an unknown device or key, a value that is none, or a limit that is given as an option as well;
+            names the file, the table and the key.
+    """
+    section = _section(path, _read(path)) or {}
+    tables = section.get(BUDGET, {})
+    if not isinstance(tables, dict):
+        raise UsageError(f"{path}: '{BUDGET}' must be a table, not {tables!r}", hint=f"for example [{BUDGET}.{HOST}]")
+    found = {device: _budget(path, device, table) for device, table in tables.items()}
+    if HOST in found:
+        _refuse_twice(path, section, found[HOST])
+    return found
+
+
+def _budget(path: Path, device: str, table: Any) -> Budget:
+    shown = f'{BUDGET}."{device}"'
+    if not device_bench.known(device):
+        words = ", ".join(sorted({*device_bench.names(), *device_bench.phones()}))
+        raise UsageError(f"{path}: '{shown}': no such device", hint=f"choose from {words}")
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: '{shown}' must be a table, not {table!r}")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name == "compare":
+            values[name] = _band_end(path, f"{shown}.{key}", value)
+        elif name not in BUDGET_LIMITS:
+            hint = f"valid keys: {', '.join((*BUDGET_LIMITS, 'compare'))}"
+            raise UsageError(f"{path}: '{shown}.{key}' is not a limit", hint=hint)
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UsageError(f"{path}: '{shown}.{key}' must be a number, not {value!r}")
+        else:
+            values[name] = float(value)
+    try:
+        return Budget(device=device, **values)
+    except UsageError as error:
+        raise UsageError(f"{path}: '{shown}': {error.what}", hint=error.hint) from error
+
+
+def _band_end(path: Path, shown: str, value: Any) -> BandEnd:
+    try:
+        return BandEnd(value)
+    except ValueError as error:
+        raise UsageError(f"{path}: '{shown}': {value!r} is none", hint=f"choose from {', '.join(BandEnd)}") from error
+
+
+def _refuse_twice(path: Path, section: Mapping[str, Any], budget: Budget) -> None:
+    """Options of the file are those of the host's budget too; one of them can hold."""
+    tables = [
+        ("", section),
+        *((f"{name}.", t) for name, t in section.items() if isinstance(t, dict) and name != BUDGET),
+    ]
+    for prefix, table in tables:
+        for key in table:
+            name = key.replace("-", "_")
+            if name in BUDGET_LIMITS and getattr(budget, name) is not None:
+                raise UsageError(
+                    f"{path}: '{prefix}{key}' and '{BUDGET}.\"{HOST}\".{name}' are the same limit",
+                    hint="keep one of them",
+                )
 
 
 def _empty(group: click.Group) -> dict[str, dict[str, Any]]:

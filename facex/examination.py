@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from facex import manifest
+from facex import launching, manifest
 from facex.errors import PhotographError
 from facex.manifest import Evaluation
 from facex.progress import Clock
@@ -73,15 +73,21 @@ class Examination:
         return subject.artifact("; ".join(texts) or None)
 
     def budget_findings(self, artifacts: Sequence[Artifact], budget: Budget) -> tuple[Finding, ...]:
-        """Size of the artifacts and latency of their runs against the budget."""
+        """Size of the artifacts, and latency, load time and memory of their runs, against the budgets."""
         from facex.device_bench import budget as judge
 
-        findings = [*judge.size_findings(artifacts, budget.max_size_mb)]
+        return (*judge.size_findings(artifacts, budget), *self.latency_findings(artifacts, budget))
+
+    def latency_findings(self, artifacts: Sequence[Artifact], budget: Budget) -> tuple[Finding, ...]:
+        """Latency, load time and memory alone."""
+        from facex.device_bench import budget as judge
+
+        findings: list[Finding] = []
         by_name = {artifact.name: artifact for artifact in artifacts}
         for run in self.runs:
             artifact = by_name[run.subject.name]
             skipped = {artifact.name: self.untimed[run.name]} if run.name in self.untimed else {}
-            findings += judge.latency_findings([artifact], self.latency, budget.max_latency_ms, skipped, run.label)
+            findings += judge.latency_findings([artifact], self.latency, budget, skipped, run.label)
         return tuple(findings)
 
 
@@ -92,6 +98,7 @@ def examine(
     threads: int,
     clock: Clock,
     runtimes: Sequence[Runtime] = (Runtime.EXECUTOR,),
+    start: bool = False,
 ) -> Examination:
     """Parity and latency of every subject in every runtime, size by size and head by head.
 
@@ -102,6 +109,7 @@ def examine(
         clock: times the stages.
         runtimes: of the files that facex can execute itself; where the executor is among several, each other one is
             held against it as well.
+        start: whether load time and memory are measured as well, in processes of their own.
 
     Raises:
         PhotographError: one cannot be decoded, or the reference finds no face in any.
@@ -122,7 +130,8 @@ def examine(
         found, seen = _parity(group, sessions, absent, evidence, size, head, threads, clock)
         findings += [*found, *_lint([s for s in subjects if (s.size, s.head) == (size, head)], evidence)]
         faces = seen if faces is None else faces + (seen or 0)
-        latency += _of_runs(group, measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS))
+        timed = measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
+        latency += _of_runs(group, launching.added(group, timed, threads, clock) if start else timed)
     return Examination(
         runs=runs,
         findings=tuple(findings),

@@ -1,8 +1,8 @@
 """The record of a run: dataclass <-> JSON, digests of files, and atomic writes.
 
 The manifest holds no wall-clock time: the same inputs on the same machine give the same bytes. The one
-exception is a latency that was held to a limit; it is recorded because a verdict without its figure would be
-worthless.
+exception is a latency that was held to a limit, with load time and memory; it is recorded because a verdict
+without its figure would be worthless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -48,7 +48,10 @@ FILE_NAME = "manifest.json"
 FACES_FINDING = "matched_f1"
 """The finding that an artifact cannot pass without, once it was compared with the reference at all."""
 
-BUDGET_FINDINGS = ("size", "latency")
+TIMED_FINDINGS = ("latency", "load", "memory")
+"""Findings that differ from run to run."""
+
+BUDGET_FINDINGS = ("size", *TIMED_FINDINGS)
 """Findings whose failure is a budget exceeded (exit 4); any other failure is a lost parity (exit 3)."""
 
 
@@ -173,11 +176,11 @@ class Manifest:
 
     def reproducible(self) -> Manifest:
         """Without the latencies that no limit asked for, which differ from run to run."""
-        gated = {f.artifact for f in self.findings if f.name == "latency" and f.limit is not None}
+        gated = {f.artifact for f in self.findings if f.name in TIMED_FINDINGS and f.limit is not None}
         return dataclasses.replace(
             self,
             latency=tuple(entry for entry in self.latency if entry.artifact in gated),
-            findings=tuple(f for f in self.findings if f.name != "latency" or f.limit is not None),
+            findings=tuple(f for f in self.findings if f.name not in TIMED_FINDINGS or f.limit is not None),
         )
 
 
@@ -236,8 +239,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def load(path: Path) -> Manifest:
+def load(path: Path, *, besides: Collection[str] = ()) -> Manifest:
     """Read and validate a manifest.
+
+    Args:
+        path: of a JSON file.
+        besides: keys that may stand beside those of a manifest, and are left out.
 
     Raises:
         ArtifactError: missing, not JSON, of another schema version, or not valid against the schema.
@@ -250,6 +257,8 @@ def load(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: is not a manifest: {error}") from error
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key not in besides}
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise ArtifactError(

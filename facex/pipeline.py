@@ -254,7 +254,7 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
         calibration = calibration or calibrated
     subjects = [written[step] for step in planned.steps]
     with _not_the_users(*(s.name for s in subjects)):
-        examination = examine(subjects, evidence, threads=recipe.threads, clock=clock)
+        examination = examine(subjects, evidence, threads=recipe.threads, clock=clock, start=recipe.budget.needs_start)
     artifacts = tuple(map(examination.artifact, subjects))
     detector = evidence.detector
     record = Manifest(

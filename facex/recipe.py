@@ -9,7 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facex.errors import UsageError
-from facex.types import ContractOptions, Credits, Effort, ExportOptions, Fp32Ops, Head, Limit, Precision, Runtime, Size
+from facex.types import (
+    HOST,
+    BandEnd,
+    ContractOptions,
+    Credits,
+    Effort,
+    ExportOptions,
+    Fp32Ops,
+    Head,
+    Limit,
+    Precision,
+    Runtime,
+    Size,
+)
 
 DEPLOYMENT_TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 OPSETS = range(13, 21)
@@ -21,17 +34,31 @@ DEFAULT_DEPLOYMENT_TARGET = "iOS16"
 DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target=None)
 
 
+BUDGET_LIMITS = ("max_size_mb", "max_latency_ms", "max_load_ms", "max_memory_mb")
+"""The limits of a budget, by the names of their options and of their keys in an options file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Limits on what ships; None reports without judging.
+    """Limits on what ships to a device; None reports without judging.
 
     Attributes:
         max_size_mb: of every artifact, in MB (10^6 bytes).
-        max_latency_ms: median of every artifact that runs on this host.
+        max_latency_ms: of one inference of every artifact that the device runs; the median of a measurement.
+        max_load_ms: from opening the file to the first result.
+        max_memory_mb: peak memory for that, in MB (10^6 bytes).
+        compare: which figure of an estimated latency is held to `max_latency_ms`.
+        device: the word that names it.
+        others: the budgets of other devices, which have none of their own.
     """
 
     max_size_mb: float | None = None
     max_latency_ms: float | None = None
+    max_load_ms: float | None = None
+    max_memory_mb: float | None = None
+    compare: BandEnd = BandEnd.UPPER
+    device: str = HOST
+    others: tuple[Budget, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse limits that nothing meets, or that are no limits.
@@ -39,9 +66,16 @@ class Budget:
         Raises:
             UsageError: one is not a positive finite number.
         """
-        for name, value in (("--max-size-mb", self.max_size_mb), ("--max-latency-ms", self.max_latency_ms)):
+        for name in BUDGET_LIMITS:
+            value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} {value:g}: must be a positive number")
+                raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be a positive number")
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether a limit needs artifacts to be started on this host in processes of their own."""
+        here = [budget for budget in (self, *self.others) if budget.device == HOST]
+        return any((budget.max_load_ms, budget.max_memory_mb) != (None, None) for budget in here)
 
 
 @dataclass(frozen=True, kw_only=True)

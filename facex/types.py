@@ -403,6 +403,7 @@ class Finding:
         verdict: pass only with a finite `actual` within `limit`.
         reason: why it failed or was skipped; empty for a pass.
         runtime: the one it is about, of a file that was run in several; else None.
+        device: the one whose time, memory or budget it is about; None for this host and for what no device decides.
     """
 
     name: str
@@ -413,6 +414,12 @@ class Finding:
     verdict: Verdict
     reason: str = ""
     runtime: Runtime | None = None
+    device: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with the device if it is about one."""
+        return f"{self.name} on {self.device}" if self.device else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,6 +441,10 @@ VS_EXECUTOR = "vs_executor."
 """Begins the name of a finding for which facex's executor took the place of the reference."""
 
 
+HOST = "host"
+"""The word for this machine, where a device is named."""
+
+
 class LatencyKind(_Word):
     """How a latency came about. Never confused."""
 
@@ -444,11 +455,12 @@ class LatencyKind(_Word):
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Time of one inference.
+    """Time of one inference, and what it takes to start.
 
     Attributes:
         artifact: file name of the artifact.
-        device: where it was measured or what it is an estimate for.
+        device: where it was measured or what it is an estimate for: the word that names it, and after a colon what
+            else is known of it, e.g. `host: AMD EPYC, linux x86_64`.
         threads: threads given to the runtime.
         runs: timed runs, after the warm-up.
         p50_ms: median.
@@ -456,6 +468,8 @@ class Latency:
         high_ms: the 90th percentile of a measurement, or the upper end of an estimate's band.
         method: one line: runtime, delegate, warm-up, how the numbers were taken.
         runtime: as for `Finding`.
+        load_ms: from opening the file to the first result; None where that is not known.
+        memory_mb: 10^6 bytes that the process needs at most for that and no other file; None where that is not known.
     """
 
     artifact: str
@@ -468,6 +482,20 @@ class Latency:
     high_ms: float
     method: str
     runtime: Runtime | None = None
+    load_ms: float | None = None
+    memory_mb: float | None = None
+
+    def is_on(self, word: str) -> bool:
+        """Whether the device is the one that a word names."""
+        return self.device == word or self.device.startswith(f"{word}:")
+
+
+class BandEnd(_Word):
+    """Which figure of an estimate a budget holds to its limit."""
+
+    UPPER = "upper"
+    MEDIAN = "median"
+    LOWER = "lower"
 
 
 class Runtime(_Word):

@@ -333,6 +333,7 @@ def run_facex(
     monkeypatch.chdir(tmp_path)  # away from this project's own pyproject.toml
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.setenv("FACEX_DEBUG", "")
+    monkeypatch.setattr("facex.launching.STARTS", 1)  # a second each; test_launching.py sees to their number
     on_sigterm = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments: object) -> Ran:

@@ -100,9 +100,10 @@ def test_what_a_device_says_is_printed(toaster: Any, run_facex: Run, exported: P
 def test_json_tells_everything(toaster: Any, run_facex: Run, exported: Path) -> None:
     ran = run_facex("bench", exported / FP32, *BENCH, "--json")
     found = json.loads(ran.out)
-    assert found["device"]["facts"] == {"slots": "2"}
-    assert found["device"]["warnings"] == ["it smells of bread"]
-    (run,) = found["device"]["runs"]
+    (report,) = found["devices"]
+    assert report["facts"] == {"slots": "2"}
+    assert report["warnings"] == ["it smells of bread"]
+    (run,) = report["runs"]
     assert (run["load_ms"], run["first_ms"], run["before"]["cpu_mhz"]) == (12.5, None, [1766.4, 300])
     assert len(run["operators"]) == 2
     (latency,) = found["latency"]

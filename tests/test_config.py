@@ -62,7 +62,9 @@ def test_facex_toml_is_found_in_the_current_folder(planned: Run, tmp_path: Path)
     assert recipe["images"] == (tmp_path / ".." / "shared").as_posix()
     assert recipe["out"] == "/somewhere/else"
     assert (recipe["effort"], recipe["steps"], recipe["seed"]) == ("fast", 30, 4)
-    assert recipe["budget"] == {"max_size_mb": 2, "max_latency_ms": 30.5}
+    budget = recipe["budget"]
+    assert (budget["max_size_mb"], budget["max_latency_ms"], budget["max_load_ms"]) == (2, 30.5, None)
+    assert (budget["device"], budget["others"]) == ("host", [])
     assert recipe["contract"]["activation_slope"] == 0
     assert recipe["contract"]["min_sizes"] == [[10, 20], [30, 40], [50, 60]]
     assert [(limit["precision"], limit["metric"], limit["value"]) for limit in recipe["limits"]] == [
@@ -283,3 +285,123 @@ def test_paths_of_the_file_are_checked_like_any_other(run_facex: Run, tmp_path: 
     ran = run_facex("--config", "sub/ci.toml", "export")
     assert ran.code == 2
     assert "sub/missing.pth: no such file" in ran.error
+
+
+# --- budgets ------------------------------------------------------------------------------------------------
+
+BUDGETS = """
+[budget.host]
+max_latency_ms = 30
+max-size-mb = 3
+[budget."pixel-4"]
+max_latency_ms = 12.5
+max_size_mb = 0.7
+max_load_ms = 100
+max_memory_mb = 9
+compare = "median"
+"""
+
+
+def _named(name: str, text: str) -> str:
+    """The text for a file of this name."""
+    return text if name == "facex.toml" else text.replace("[", "[tool.facex.")
+
+
+@pytest.mark.parametrize("name", ["facex.toml", "pyproject.toml"])
+def test_budgets_of_devices(planned: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(_named(name, BUDGETS))
+    budget = planned("a.pth")["recipe"]["budget"]
+    (phone,) = budget.pop("others")
+    unlimited = {"max_load_ms": None, "max_memory_mb": None, "compare": "upper"}
+    assert budget == {**unlimited, "max_latency_ms": 30, "max_size_mb": 3, "device": "host"}
+    assert phone == {
+        "max_latency_ms": 12.5, "max_size_mb": 0.7, "max_load_ms": 100, "max_memory_mb": 9, "compare": "median",
+        "device": "pixel-4", "others": [],
+    }  # fmt: skip
+
+
+def test_options_win_over_the_table_of_the_host_and_leave_other_devices_alone(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text(BUDGETS)
+    budget = planned("a.pth", "--max-latency-ms", "50", "--max-memory-mb", "7")["recipe"]["budget"]
+    assert (budget["max_latency_ms"], budget["max_size_mb"], budget["max_memory_mb"]) == (50, 3, 7)
+    assert budget["others"][0]["max_latency_ms"] == 12.5
+
+
+def test_a_file_without_budgets_has_none(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text('[budget]\n[budget."pixel-3"]\n')
+    assert planned("a.pth")["recipe"]["budget"]["others"][0]["max_latency_ms"] is None
+    (tmp_path / "facex.toml").write_text("threads = 2\n")
+    assert planned("a.pth")["recipe"]["budget"]["others"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("budget = 3", "'budget' must be a table, not 3 — for example [budget.host]"),
+        ("[budget]\nhost = 3", "'budget.\"host\"' must be a table, not 3"),
+        ("[budget]\nmax_size_mb = 3", "'budget.\"max_size_mb\"': no such device — choose from adb, "),
+        ("[budget.hots]\nmax_size_mb = 3", "'budget.\"hots\"': no such device"),
+        ("[budget.host]\nmax_size = 3", "'budget.\"host\".max_size' is not a limit — valid keys: max_size_mb, "),
+        ("[budget.host]\nthreads = 3", "'budget.\"host\".threads' is not a limit"),
+        ("[budget.host]\nmax_size_mb = '3'", "'budget.\"host\".max_size_mb' must be a number, not '3'"),
+        ("[budget.host]\nmax_size_mb = true", "'budget.\"host\".max_size_mb' must be a number, not True"),
+        ("[budget.host]\nmax_size_mb = [3]", "'budget.\"host\".max_size_mb' must be a number, not [3]"),
+        ("[budget.host]\nmax_load_ms = 0", "'budget.\"host\"': --max-load-ms 0: must be a positive number"),
+        ("[budget.host]\nmax_load_ms = nan", "'budget.\"host\"': --max-load-ms nan: must be a positive number"),
+        ("[budget.adb]\ncompare = 'most'", "'budget.\"adb\".compare': 'most' is none — choose from upper, median, "),
+        ("[budget.adb]\ncompare = 3", "'budget.\"adb\".compare': 3 is none"),
+        ("[budget.adb]\ncompare = ['upper']", "'budget.\"adb\".compare': ['upper'] is none"),
+        ("[check.budget]\nhost = 1", "'check.budget' is not an option"),
+        ("max-size-mb = 3\n[budget.host]\nmax_size_mb = 2", "'max-size-mb' and 'budget.\"host\".max_size_mb' are"),
+        (
+            "[bench]\nmax_load_ms = 3\n[budget.host]\nmax_load_ms = 2",
+            "'bench.max_load_ms' and 'budget.\"host\".max_load_ms' are the same limit — keep one of them",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["facex.toml", "pyproject.toml"])
+@pytest.mark.parametrize("command", ["export", "bench"])
+def test_mistakes_in_budgets_name_file_table_and_key(
+    run_facex: Run, tmp_path: Path, name: str, command: str, text: str, message: str
+) -> None:
+    if name == "pyproject.toml":
+        text = "[tool.facex]\n" + text.replace("\n[", "\n[tool.facex.") if text[0] != "[" else _named(name, text)
+        text = text.replace("= [tool.facex.", "= [")
+    (tmp_path / name).write_text(text)
+    ran = run_facex(command, "a.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error.startswith(f"error: {tmp_path / name}: ")
+    assert message in ran.error
+
+
+def test_limits_of_another_device_may_stand_beside_an_option(planned: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text('max-size-mb = 3\n[budget."pixel-4"]\nmax_size_mb = 2\n')
+    budget = planned("a.pth")["recipe"]["budget"]
+    assert (budget["max_size_mb"], budget["others"][0]["max_size_mb"]) == (3, 2)
+
+
+def test_budgets_hold_in_check_and_bench(
+    run_facex: Run, tmp_path: Path, exported: Path, seeded_checkpoint: Path, photo_dir: Path
+) -> None:
+    (tmp_path / "facex.toml").write_text(
+        '[budget.host]\nmax_load_ms = 0.001\nmax_memory_mb = 0.001\n[budget."pixel-4"]\nmax_latency_ms = 0.001\n'
+    )
+    artifact = exported / "seeded_160x160_fp32.onnx"
+    for arguments in (
+        ("bench", artifact, "--runs", "1", "--json"),
+        ("check", artifact, "--reference", seeded_checkpoint, "--images", photo_dir, "--out", "ci", "--json"),
+    ):
+        ran = run_facex(*arguments)
+        assert ran.code == 4
+        told = json.loads(ran.out)
+        verdicts = {
+            (f["name"], f["device"]): f["verdict"]
+            for f in told["findings"]
+            if f["name"] in ("latency", "load", "memory")
+        }
+        assert verdicts[("load", None)] == "fail"
+        assert verdicts[("memory", None)] in ("fail", "skipped")  # skipped where no system tells it
+        assert verdicts[("latency", "pixel-4")] == "skipped"
+        assert told["latency"][0]["load_ms"] > 0.001
+    assert 'name="load"' in (tmp_path / "ci" / "junit.xml").read_text()
+    assert "above the limit of 0.001 ms" in (tmp_path / "ci" / "junit.xml").read_text()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facex.errors import ArtifactError
 from facex.manifest import (
     Calibration,
     Evaluation,
@@ -215,6 +216,8 @@ def rich_manifest() -> Manifest:
                 runs=0,
                 threads=4,
                 method="ratio",
+                load_ms=31.5,
+                memory_mb=6.25,
             ),
         ),
         tools={"facex": "0.1.0", "python": "3.11", "onnx": "1.17.0"},
@@ -294,6 +297,7 @@ def _findings(draw: st.DrawFn) -> Finding:
         verdict=verdict,
         reason="" if verdict is Verdict.PASS else draw(_texts),
         runtime=draw(st.none() | st.sampled_from(Runtime)),
+        device=draw(st.none() | _texts),
     )
 
 
@@ -314,6 +318,27 @@ def test_reproducible_drops_only_the_latencies_without_a_limit(rich: Manifest) -
     assert [f.artifact for f in kept.findings if f.name == "latency"] == [ONNX]
     assert [f for f in kept.findings if f.name != "latency"] == [f for f in rich.findings if f.name != "latency"]
     assert dataclasses.replace(kept, findings=(), latency=()) == dataclasses.replace(rich, findings=(), latency=())
+
+
+@pytest.mark.parametrize("name", ["load", "memory"])
+def test_reproducible_keeps_the_latency_of_a_file_whose_start_was_limited(rich: Manifest, name: str) -> None:
+    findings = (_judged(FP16, name, "ms", 40.0, 60.0), _judged(INT8, name, "ms", 40.0, None))
+    kept = dataclasses.replace(rich, findings=findings).reproducible()
+    assert kept.findings == findings[:1]
+    assert {entry.artifact for entry in kept.latency} == {FP16}
+
+
+@pytest.mark.parametrize("name", ["size", "latency", "load", "memory"])
+def test_size_time_and_memory_are_budgets(rich: Manifest, name: str) -> None:
+    assert dataclasses.replace(rich, findings=(_judged(ONNX, name, "1", 2.0, 1.5),)).exit_code == 4
+
+
+def test_load_leaves_out_what_may_stand_beside_a_manifest_and_nothing_else(tmp_path: Path, rich: Manifest) -> None:
+    path = _save(tmp_path, {**to_plain(rich), "command": "facex export"})
+    assert load(path, besides=("command",)) == rich
+    for besides in ((), ("timings_s",)):
+        with pytest.raises(ArtifactError, match="command"):
+            load(path, besides=besides)
 
 
 def test_reproducible_form_is_the_same_for_other_times(rich: Manifest) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from facex import recipe
 from facex.errors import UsageError
 from facex.recipe import (
+    BUDGET_LIMITS,
     Budget,
     Recipe,
     check_runtimes,
@@ -107,10 +108,24 @@ def test_what_is_no_positive_number(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("name", ["max_size_mb", "max_latency_ms"])
+@pytest.mark.parametrize("name", BUDGET_LIMITS)
 def test_budgets_that_are_none(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*: must be a positive number"):
         Budget(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("budget", "needed"),
+    [
+        (Budget(max_size_mb=1.0, max_latency_ms=1.0), False),
+        (Budget(max_load_ms=1.0), True),
+        (Budget(max_memory_mb=1.0), True),
+        (Budget(others=(Budget(device="pixel-4", max_load_ms=1.0),)), False),
+        (Budget(device="adb", others=(Budget(max_load_ms=1.0),)), True),
+    ],
+)
+def test_files_are_started_only_for_limits_of_this_host(budget: Budget, needed: bool) -> None:
+    assert budget.needs_start is needed
 
 
 @pytest.mark.parametrize(

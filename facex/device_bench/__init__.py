@@ -2,7 +2,8 @@
 
 A device is a module of this package; the file name is the registry, and the word a user types, who may add an argument
 after a colon (`adb:SERIAL`). A device measures or estimates the artifacts that it is handed and returns one
-`facex.types.Latency` for each, which says by its `kind` whether the number is measured, emulated or estimated.
+`facex.types.Latency` for each, which says by its `kind` whether the number is measured, emulated or estimated,
+and whose `device` begins with the word.
 `host` times opened sessions; every other device takes files, and its module has
 
     TARGETS                                            targets whose files it can time
@@ -29,6 +30,24 @@ _NOT_DEVICES = ("budget",)
 _COMMON_OPTIONS = ("threads", "warmup", "runs", "runtime")
 
 
+def known(word: str) -> bool:
+    """Whether a budget may be set for a device; a word may have an argument after a colon."""
+    return word.partition(":")[0] in (*names(), *phones())
+
+
+def phones() -> list[str]:
+    """Words of the phones that `estimate` has figures of."""
+    from facex.device_bench import _phones
+
+    return _phones.names()
+
+
+def budgeted(word: str) -> str:
+    """What a device is called in budgets and at the beginning of `Latency.device`: its word without the argument."""
+    name, _, argument = word.partition(":")
+    return argument if name == ESTIMATE else name
+
+
 def names() -> list[str]:
     """Names of the devices, alphabetical; imports none of them."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
@@ -46,10 +65,8 @@ def find(word: str) -> tuple[Any, str]:
     """
     name, colon, argument = word.partition(":")
     if name not in names():
-        from facex.device_bench import _phones
-
-        if word not in _phones.names():
-            raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join([*names(), *_phones.names()])}")
+        if word not in phones():
+            raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join([*names(), *phones()])}")
         name, colon, argument = ESTIMATE, ":", word
     if colon and (not argument or name == HOST):
         raise UsageError(f"--device {word}: {'takes no argument' if argument else 'names nothing after the colon'}")

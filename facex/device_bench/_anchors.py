@@ -69,7 +69,14 @@ def mobilenet_v2(g: Builder, width: float, side: int) -> int:
 
 def mnasnet(g: Builder, width: float, side: int) -> int:
     """Tan et al. 2019 (arXiv 1807.11626), B1: without squeeze-and-excitation."""
-    rows = [(3, 24, 3, 2, 3), (3, 40, 3, 2, 5), (6, 80, 3, 2, 5), (6, 96, 2, 1, 3), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)]
+    rows = [
+        (3, 24, 3, 2, 3),
+        (3, 40, 3, 2, 5),
+        (6, 80, 3, 2, 5),
+        (6, 96, 2, 1, 3),
+        (6, 192, 4, 2, 5),
+        (6, 320, 1, 1, 3),
+    ]
     x = g.conv(g.image(side), _rounded(32 * width), 3, 2)
     x = g.conv(g.depthwise(x, 3), _rounded(16 * width), activation="NONE")
     x = _stages(g, x, [(e, _rounded(c * width), n, s, k) for e, c, n, s, k in rows])
@@ -85,7 +92,8 @@ def efficientnet_lite(g: Builder, width: float, depth: float, side: int) -> int:
     ends = (0, len(rows) - 1)
     x = g.conv(g.image(side), 32, 3, 2)
     stages = [
-        (e, _rounded(c * width), n if i in ends else int(-(-n * depth // 1)), s, k) for i, (e, c, n, s, k) in enumerate(rows)
+        (e, _rounded(c * width), n if i in ends else int(-(-n * depth // 1)), s, k)
+        for i, (e, c, n, s, k) in enumerate(rows)
     ]
     return _classified(g, g.conv(_stages(g, x, stages), 1280))
 

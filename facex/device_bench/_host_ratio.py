@@ -1,39 +1,40 @@
-"""A phone by way of this host: what the host takes for a file, times what the phone took for known networks over what
-the host takes for them.
+"""A phone by way of this host: what it took for known networks over what this host takes for them.
 
-The ratio belongs to this host at this moment, so it is measured anew each time, side by side with the file: LiteRT with
-XNNPACK, one thread, the minimum of many interleaved runs. More threads than the host has cores to spare, or another
-moment, would make it worthless.
+The ratio belongs to this host at this moment, so it is measured anew each time, interleaved with the file: LiteRT with
+XNNPACK, one thread, the least of many runs. The time is what the thread was given of a processor, so that neighbours
+that take turns with it do not count; those that share its caches and its clock still do. More threads, or another moment,
+would make the ratio worthless.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from facex.device_bench import _anchors, _work, host
 from facex.device_bench._phones import INT8, Figure
-from facex.errors import ArtifactError, first_line
+from facex.errors import ArtifactError, first_line, stage
 from facex.progress import Progress
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAX_SECONDS = 25.0
 ROUNDS = 40
+MIN_ROUNDS = 5
+"""Rounds that are run however long they take."""
+
 MIN_ANCHORS = 4
 """Known networks that a ratio needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostTime:
-    """What this host takes for one inference, in milliseconds."""
+    """What one inference takes of a processor of this host, in milliseconds."""
 
     minimum_ms: float
     median_ms: float
@@ -96,18 +97,24 @@ def times(
         ArtifactError: a file cannot be loaded.
         BackendError: the runtime failed on one.
     """
-    sessions = {name: _Loaded(name, model) for name, model in models.items()}
-    progress.start(f"timing {len(models)} networks on this host", rounds)
-    found = host.measure(
-        sessions,
-        {name: {} for name in models},
-        threads=1,
-        warmup=2,
-        runs=rounds,
-        max_seconds=max_seconds,
-        on_round=lambda done, total: progress.advance(),
-    )
-    return {entry.artifact: HostTime(minimum_ms=entry.low_ms, median_ms=entry.p50_ms) for entry in found}
+    loaded = {name: _loaded(name, model) for name, model in models.items()}
+    names = list(loaded)
+    progress.start(f"timing {len(names)} networks on this host", rounds)
+    spent_ns: dict[str, list[int]] = {name: [] for name in names}
+    deadline = time.monotonic() + max_seconds
+    for i in range(rounds):
+        if i >= MIN_ROUNDS and time.monotonic() >= deadline:
+            break
+        for name in host.round_order(names, i):
+            with stage(name):
+                before = time.thread_time_ns()
+                loaded[name].invoke()
+                spent_ns[name].append(time.thread_time_ns() - before)
+        progress.advance()
+    return {
+        name: HostTime(minimum_ms=min(spent) / 1e6, median_ms=statistics.median(spent) / 1e6)
+        for name, spent in spent_ns.items()
+    }
 
 
 def ratio(figures: Sequence[Figure], timed: Mapping[str, HostTime], arithmetic: str) -> Ratio | None:
@@ -135,7 +142,7 @@ def ratio(figures: Sequence[Figure], timed: Mapping[str, HostTime], arithmetic: 
 
 
 def _held_out(families: Sequence[str], ratios: Sequence[float]) -> list[float]:
-    """For every anchor, the median ratio of the other families over its own; of the other anchors, if all are of one."""
+    """For every anchor, the median ratio of other families over its own; of other anchors, where all are of one family."""
     found = []
     for i, (family, own) in enumerate(zip(families, ratios, strict=True)):
         others = [r for f, r in zip(families, ratios, strict=True) if f != family]
@@ -145,30 +152,17 @@ def _held_out(families: Sequence[str], ratios: Sequence[float]) -> list[float]:
     return found
 
 
-class _Loaded:
-    """A TFLite file in LiteRT, one thread; its input is noise, on which no time depends."""
-
-    untimed = ""
-
-    runtime = "ai-edge-litert"
-
-    def __init__(self, name: str, model: Path | bytes) -> None:
-        self._interpreter = _work.opened(model)
-        try:
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{name}: LiteRT cannot prepare it: {first_line(error)}") from error
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Run once on noise."""
-        random = np.random.default_rng(0)
-        for given in self._interpreter.get_input_details():
+def _loaded(name: str, model: Path | bytes) -> Any:
+    """An interpreter of one thread that has run once, on noise: no time depends on the image."""
+    interpreter = _work.opened(model)
+    random = np.random.default_rng(0)
+    try:
+        interpreter.allocate_tensors()
+        for given in interpreter.get_input_details():
             low, high = (-1.0, 1.0) if given["dtype"] is np.float32 else (0.0, 127.0)
             noise = random.uniform(low, high, given["shape"]).astype(given["dtype"])
-            self._interpreter.set_tensor(given["index"], noise)
-        self._interpreter.invoke()
-        return {}
-
-    def invoke(self) -> None:
-        """Run again."""
-        self._interpreter.invoke()
+            interpreter.set_tensor(given["index"], noise)
+        interpreter.invoke()
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{name}: LiteRT cannot run it: {first_line(error)}") from error
+    return interpreter

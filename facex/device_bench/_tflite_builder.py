@@ -1,8 +1,9 @@
 """Write TFLite files of classifiers layer by layer, with random weights: files to be timed, never to be believed.
 
-How long a convolution takes does not depend on its weights, so published networks can be timed without their checkpoints,
-and without a converter. Float tensors are float32; the 8-bit ones are int8, with weights per output channel, as the TFLite
-converter writes them. Fields and enums: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/schema/schema.fbs.
+How long a convolution takes does not depend on its weights, so published networks can be timed without their
+checkpoints, and without a converter. Float tensors are float32; the 8-bit ones are int8, with weights per output channel,
+as the TFLite converter writes them. Fields and enums are those of
+https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/schema/schema.fbs.
 """
 
 from __future__ import annotations
@@ -123,6 +124,14 @@ class Builder:
     def relu(self, x: int) -> int:
         """A ReLU that no other layer can take in."""
         return self._operator("RELU", None, [x], self.shape(x))
+
+    def enlarged(self, x: int) -> int:
+        """Every element four times: twice the height and the width."""
+        batch, height, width, channels = self.shape(x)
+        size = self._tensor((2,), self._stored(np.array([2 * height, 2 * width], np.int32)), None)
+        self._graph.tensors[size].type = self._schema.TensorType.INT32
+        options = self._schema.ResizeNearestNeighborOptionsT()
+        return self._operator("RESIZE_NEAREST_NEIGHBOR", options, [x, size], (batch, 2 * height, 2 * width, channels))
 
     def concat(self, parts: Sequence[int]) -> int:
         """Channels behind each other."""

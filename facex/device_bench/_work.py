@@ -9,8 +9,8 @@ from typing import Any
 
 from facex.errors import ArtifactError, MissingExtraError, first_line
 
-ACTIVATIONS = frozenset({"RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "LOGISTIC", "TANH"})
-"""Operators that some runtimes join to the layer before them."""
+JOINED = frozenset({"RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "LOGISTIC", "TANH", "PAD"})
+"""Operators that ncnn makes part of a convolution: activations and padding."""
 
 FREE = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "DELEGATE"})
 """Operators that move nothing."""
@@ -37,12 +37,12 @@ class Work:
     operators: int | None = None
 
 
-def of_tflite(model: Path | bytes, *, joined_activations: bool = False) -> Work:
+def of_tflite(model: Path | bytes, *, joined: bool = False) -> Work:
     """The work of a TFLite file.
 
     Args:
         model: a path, or the file itself.
-        joined_activations: count activations as part of the layers before them.
+        joined: whether activations and padding are part of convolutions.
 
     Raises:
         ArtifactError: it cannot be read.
@@ -55,7 +55,7 @@ def of_tflite(model: Path | bytes, *, joined_activations: bool = False) -> Work:
     for operator in interpreter._get_ops_details():  # private, but the only view of the operators
         name = operator["op_name"]
         inputs = [i for i in map(int, operator["inputs"]) if i in variable]
-        if name in FREE or not inputs or (joined_activations and name in ACTIVATIONS):
+        if name in FREE or not inputs or (joined and name in JOINED):
             continue
         kind, count = _macs(name, operator, tensors)
         if kind:

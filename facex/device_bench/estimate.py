@@ -2,23 +2,25 @@
 
 A phone is a word of the table in `phones.json`. Two methods, each with its own error:
 
-- *host ratio*, for TFLite on the CPU of a phone alone: see `_host_ratio`. It follows the file's own kernels, and knows only
-  what this host has in common with the phone;
+- *host ratio*, for TFLite on the CPU of a phone alone: see `_host_ratio`. It follows the file's own kernels, and knows
+  only what this host has in common with the phone;
 - *fitted costs*: what the work in the file costs on the phone, see `benchmarks/fit_latency.py`.
 
-Where both are to be had, they are averaged; where they differ by more than `DISAGREEMENT`, the band is the union of both.
-A band is never narrower than what networks of other families have shown, nor than the floors below.
+Where both are to be had, they are averaged; where they differ by more than `DISAGREEMENT`, the band is the union of
+both. A band is never narrower than what networks of other families have shown, nor than the floors below.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facex.device_bench import _phones, _work
-from facex.device_bench._phones import FLOAT, INT8, Phone
+from facex.device_bench._phones import FLOAT, INT8, Costs, Phone
+from facex.device_bench._work import Work
 from facex.errors import UsageError, stage
 from facex.progress import Progress
 from facex.types import DeviceFile, DeviceOptions, DeviceReport, Latency, LatencyKind
@@ -83,7 +85,9 @@ def measure(
     skipped = {file.name: reason for file in files if (reason := _unknown(phone, file))}
     known = [file for file in files if file.name not in skipped]
     if not known:
-        raise UsageError(f"--device {phone.name}: nothing can be estimated: {'; '.join(dict.fromkeys(skipped.values()))}")
+        raise UsageError(
+            f"--device {phone.name}: nothing can be estimated: {'; '.join(dict.fromkeys(skipped.values()))}"
+        )
     if phone.runtime == CORE_ML:
         latencies = [entry for file in known for entry in _scenarios(phone, file)]
     else:
@@ -149,7 +153,9 @@ def _timed(phone: Phone, files: Sequence[DeviceFile], progress: Progress) -> Map
 def _band(phone: Phone, file: DeviceFile, timed: Mapping[str, HostTime]) -> Band:
     """The estimate for a TFLite file."""
     arithmetic = _arithmetic(file)
-    bands = [_by_costs(phone, file, arithmetic)]
+    costs = _phones.costs(phone.name, arithmetic)
+    assert costs is not None, "asked for above"
+    bands = [by_costs(costs, phone.unit, _work.of_tflite(file.path, joined=phone.runtime == NCNN))]
     if file.name in timed:
         from facex.device_bench import _host_ratio
 
@@ -157,20 +163,17 @@ def _band(phone: Phone, file: DeviceFile, timed: Mapping[str, HostTime]) -> Band
         if ratio is not None:
             bands.append(_by_host(ratio, timed[file.name]))
     joined = join(bands)
-    return Band(
-        low_ms=joined.low_ms,
-        p50_ms=joined.p50_ms,
-        high_ms=joined.high_ms,
-        method=f"{joined.method}; {_provenance(phone, arithmetic)}",
-    )
+    return dataclasses.replace(joined, method=f"{joined.method}; {_provenance(phone, arithmetic)}")
 
 
-def _by_costs(phone: Phone, file: DeviceFile, arithmetic: str) -> Band:
-    costs = _phones.costs(phone.name, arithmetic)
-    assert costs is not None, "asked for above"
-    work = _work.of_tflite(file.path, joined_activations=phone.runtime == NCNN)
+def by_costs(costs: Costs, unit: str, work: Work) -> Band:
+    """What work costs on a unit of a phone.
+
+    Raises:
+        ValueError: `work` does not tell what has a cost.
+    """
     p50_ms = costs.latency_ms(work)
-    factor = width(phone.unit, costs.families, costs.factor_90)
+    factor = width(unit, costs.families, costs.factor_90)
     text = (
         f"fitted costs of {costs.networks} networks in {costs.families} families (held out: median error "
         f"{costs.median_error:.0%}, 90 % within x{costs.factor_90:.2f}) give {p50_ms:.3g} ms"
@@ -182,9 +185,9 @@ def _by_host(ratio: Ratio, time: HostTime) -> Band:
     p50_ms = ratio.value * time.minimum_ms
     factor = width(CPU, ratio.families, ratio.spread)
     text = (
-        f"{time.minimum_ms:.3g} ms on this host (1 thread, minimum, median x{time.noise:.2f}) times {ratio.value:.3g}, the "
-        f"median of {ratio.anchors} anchors in {ratio.families} families (held out: median error {ratio.median_error:.0%}, "
-        f"90 % within x{ratio.spread:.2f}) give {p50_ms:.3g} ms"
+        f"{time.minimum_ms:.3g} ms on this host (1 thread, minimum; median x{time.noise:.2f}) times {ratio.value:.3g}, "
+        f"the median of {ratio.anchors} anchors in {ratio.families} families (held out: median error "
+        f"{ratio.median_error:.0%}, 90 % within x{ratio.spread:.2f}) give {p50_ms:.3g} ms"
     )
     return Band(low_ms=p50_ms / factor, p50_ms=p50_ms, high_ms=p50_ms * factor, method=text)
 
@@ -206,34 +209,29 @@ def join(bands: Sequence[Band]) -> Band:
     if apart > DISAGREEMENT:
         low_ms, high_ms = min(first.low_ms, second.low_ms), max(first.high_ms, second.high_ms)
         return Band(
-            low_ms=low_ms, p50_ms=p50_ms, high_ms=high_ms, method=f"{text}; x{apart:.2f} apart, so the band is their union"
+            low_ms=low_ms,
+            p50_ms=p50_ms,
+            high_ms=high_ms,
+            method=f"{text}; x{apart:.2f} apart, so the band is their union",
         )
     factor = max(band.high_ms / band.p50_ms for band in bands)
     return Band(low_ms=p50_ms / factor, p50_ms=p50_ms, high_ms=p50_ms * factor, method=text)
 
 
 def _scenarios(phone: Phone, file: DeviceFile) -> list[Latency]:
-    """A Core ML file that stays on the Neural Engine, and one that falls off it; the expected one has the phone's word."""
+    """A Core ML file that stays on the Neural Engine, and one that falls off it; the phone's word is for the expected."""
     arithmetic = _arithmetic(file)
     costs = _phones.costs(phone.name, arithmetic)
     assert costs is not None, "asked for above"
-    p50_ms = costs.latency_ms(_work.Work(mmacs=file.facts.macs / 1e6))
-    factor = width(phone.unit, costs.families, costs.factor_90)
+    resident = by_costs(costs, phone.unit, Work(mmacs=file.facts.macs / 1e6))
     forecast = file.facts.neural_engine_forecast
     fraction = forecast.resident_mac_fraction if forecast else 0.0
     told = f"forecast: {fraction:.0%} of the multiply-accumulates on the Neural Engine"
-    fitted = f"fitted costs of {costs.networks} networks in {costs.families} families"
-    held_out = f"held out: median error {costs.median_error:.0%}, 90 % within x{costs.factor_90:.2f}"
     tail = f"{told}; {_provenance(phone, arithmetic)}"
-    resident = Band(
-        low_ms=p50_ms / factor,
-        p50_ms=p50_ms,
-        high_ms=p50_ms * factor,
-        method=f"all of it on the Neural Engine: {fitted} ({held_out}) give {p50_ms:.3g} ms; {tail}",
-    )
+    resident = dataclasses.replace(resident, method=f"all of it on the Neural Engine: {resident.method}; {tail}")
     fallen = Band(
         low_ms=resident.low_ms * FALLEN[0],
-        p50_ms=p50_ms * math.sqrt(FALLEN[0] * FALLEN[1]),
+        p50_ms=resident.p50_ms * math.sqrt(FALLEN[0] * FALLEN[1]),
         high_ms=resident.high_ms * FALLEN[1],
         method=f"fallen off the Neural Engine: x{FALLEN[0]:.0f} to x{FALLEN[1]:.0f} of that, as published; {tail}",
     )

@@ -43,12 +43,12 @@ def _counts(findings: Iterable[Finding]) -> dict[str, str]:
 def _titles(findings: Sequence[Finding]) -> list[str]:
     """Names of the test cases: the metric with the runtime, numbered from the second of a kind on.
 
-    A latency on each of two devices is two findings of a name, and readers keep one case a name.
+    Latencies under two numbers of threads are two findings of a name, and readers keep one case a name.
     """
     seen: Counter[str] = Counter()
     titles = []
     for finding in findings:
-        title = run_name(finding.name, finding.runtime)
+        title = run_name(finding.title, finding.runtime)
         seen[title] += 1
         titles.append(f"{title} #{seen[title]}" if seen[title] > 1 else title)
     return titles
@@ -61,7 +61,7 @@ def _add_case(suite: ElementTree.Element, title: str, finding: Finding) -> None:
     if finding.verdict is Verdict.FAIL:
         kind = "budget" if finding.name in BUDGET_FINDINGS else "parity"
         failure = ElementTree.SubElement(case, "failure", {"message": message, "type": kind})
-        failure.text = f"{_xml_text(run_name(finding.name, finding.runtime))}: {comparison(finding)}\n{message}"
+        failure.text = f"{_xml_text(run_name(finding.title, finding.runtime))}: {comparison(finding)}\n{message}"
     elif finding.verdict is Verdict.SKIPPED:
         ElementTree.SubElement(case, "skipped", {"message": message})
     else:

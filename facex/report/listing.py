@@ -6,13 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facex.report.wording import comparison, encodable, figure, plural, printable
+from facex.report.printing import line as _line
+from facex.report.printing import print_whole as _print_whole
+from facex.report.printing import row as _row
+from facex.report.printing import table as _table
+from facex.report.wording import comparison, condition, figure, plural
 from facex.types import (
     Artifact,
     FileFacts,
     Finding,
     KernelFacts,
     Latency,
+    LatencyKind,
     NeuralEngineForecast,
     QuantizationFacts,
     Verdict,
@@ -30,60 +35,46 @@ SHOWN_ISLANDS = 12
 SHOWN_KERNELS = 20
 ABSENT = "-"
 CREDITS = {"author": "author", "license": "licence", "version": "model version"}
-UNBOUNDED = 10_000
-"""Columns that no table reaches."""
-
-
-def _table(*columns: str, right: Sequence[str] = ()) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=column in right, overflow="fold"
-        )
-    return table
-
-
-def _row(table: Any, console: Console, *cells: str) -> None:
-    from rich.text import Text
-
-    convert = encodable(console.encoding)
-    table.add_row(*(Text(convert(printable(cell))) for cell in cells))  # a Text: brackets in names are no markup
-
-
-def _line(console: Console, text: str, style: str | None = None) -> None:
-    console.print(encodable(console.encoding)(printable(text)), style=style, markup=False)
-
-
-def _print_whole(table: Any, console: Console) -> None:
-    """Print a table as wide as it must be: a name cut in two is of no use."""
-    from rich.measure import Measurement
-
-    table.width = Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
-    console.print(table)
 
 
 def timing(
     artifacts: Sequence[Artifact], latency: Sequence[Latency], findings: Sequence[Finding], console: Console
 ) -> None:
-    """Print size and latency, with the ratio to the float32 file of the same target, size and head."""
-    by_name = {entry.artifact: entry for entry in latency}
-    columns = ("min ms", "p50 ms", "p90 ms", "x fp32", "MB")
-    table = _table("artifact", *columns, right=columns)
+    """Print size and latency on each device, with the ratio to the float32 file of the same target, size and head."""
+    devices = list(dict.fromkeys(entry.device for entry in latency)) or [""]
+    banded = any(entry.kind is LatencyKind.ESTIMATE for entry in latency)
+    ends = ("low ms", "p50 ms", "high ms") if banded else ("min ms", "p50 ms", "p90 ms")
+    columns = (*ends, "x fp32", "load ms", "peak MB", "MB")
+    several = ("device",) if len(devices) > 1 else ()
+    table = _table("artifact", *several, "times are", *columns, right=columns)
     for artifact in artifacts:
-        entry = by_name.get(artifact.name)
-        times = [f"{t:.2f}" for t in (entry.low_ms, entry.p50_ms, entry.high_ms)] if entry else [ABSENT] * 3
-        size_mb = f"{artifact.size_bytes / 1e6:.3f}"
-        _row(table, console, artifact.name, *times, _ratio(artifact, artifacts, by_name), size_mb)
+        own: list[Latency | None] = [entry for entry in latency if entry.artifact == artifact.name]
+        for entry in own or [None]:
+            where = [entry.device.partition(":")[0] if entry else ABSENT] if several else []
+            by_name = {e.artifact: e for e in latency if entry and e.device == entry.device}
+            kind = entry.kind.value if entry else ABSENT
+            times = [_figure(t) for t in ((entry.low_ms, entry.p50_ms, entry.high_ms) if entry else (None,) * 3)]
+            start = [_figure(t) for t in ((entry.load_ms, entry.memory_mb) if entry else (None,) * 2)]
+            size_mb = f"{artifact.size_bytes / 1e6:.3f}"
+            ratio = _ratio(artifact, artifacts, by_name)
+            _row(table, console, artifact.name, *where, kind, *times, ratio, *start, size_mb)
     _print_whole(table, console)
-    for method in dict.fromkeys((e.device, e.threads, e.runs, e.method) for e in latency):
-        device, threads, runs, text = method
-        _line(console, f"measured on {device}, {plural(threads, 'thread')}, {plural(runs, 'run')}: {text}")
-    if latency:
+    for text in dict.fromkeys(_taken(entry, many=len(artifacts) > 1) for entry in latency):
+        _line(console, text)
+    if any(entry.kind is not LatencyKind.ESTIMATE for entry in latency):
         _line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
     _verdicts(findings, console)
+
+
+def _taken(entry: Latency, *, many: bool) -> str:
+    """How a figure came about; an estimate is of one file, so that is named where there are `many`."""
+    if entry.kind is LatencyKind.ESTIMATE:
+        return f"{f'{entry.artifact}, ' if many else ''}{condition(entry)}: {entry.method}"
+    return f"{condition(entry)}, {plural(entry.runs, 'run')}: {entry.method}"
+
+
+def _figure(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
 
 
 def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[str, Latency]) -> str:
@@ -96,15 +87,16 @@ def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[s
     )  # fmt: skip
     if base is None or base.name not in latency or artifact.name not in latency:
         return ABSENT
-    return f"{latency[artifact.name].low_ms / latency[base.name].low_ms:.2f}"
+    own, other = latency[artifact.name], latency[base.name]
+    return f"{own.low_ms / other.low_ms:.2f}" if condition(own) == condition(other) else ABSENT
 
 
 def _verdicts(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
         if finding.verdict is Verdict.FAIL:
-            _line(console, f"FAIL {finding.artifact} {finding.name}: {finding.reason}", "red")
+            _line(console, f"FAIL {finding.artifact} {finding.title}: {finding.reason}", "red")
         elif finding.verdict is Verdict.SKIPPED:
-            _line(console, f"skipped {finding.artifact} {finding.name}: {finding.reason}")
+            _line(console, f"skipped {finding.artifact} {finding.title}: {finding.reason}")
 
 
 def facts(

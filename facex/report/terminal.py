@@ -14,8 +14,8 @@ from facex.errors import EXIT_OK
 from facex.manifest import FACES_FINDING, Manifest, Source
 from facex.report import runtimes, table
 from facex.report.table import Line
-from facex.report.wording import OUTCOMES, comparison, encodable, plural, printable
-from facex.types import Contract, Finding, Latency, LatencyKind, Verdict, run_name
+from facex.report.wording import OUTCOMES, comparison, condition, encodable, plural, printable, start
+from facex.types import Contract, Finding, LatencyKind, Verdict, run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,28 +102,27 @@ def _beside_executor(manifest: Manifest, width: int) -> Iterator[Line]:
 
 
 def _latencies(manifest: Manifest, width: int) -> Iterator[Line]:
-    """Where the times in the table were measured; and each other time, with its band."""
+    """Where the times in the table were measured; each other time, with its band; what each file takes to start."""
     conditions: dict[str, list[int]] = {}
     others = []
     for entry in manifest.latency:
         if entry.kind is LatencyKind.MEASURED and entry is table.shown_latency(manifest, entry.artifact, entry.runtime):
-            conditions.setdefault(_condition(entry), []).append(entry.runs)
+            conditions.setdefault(condition(entry), []).append(entry.runs)
         else:
             others.append(entry)
     texts = [f"{text}, {_range(runs)} runs" for text, runs in conditions.items()]
     for entry in others:
         low, high = table.milliseconds(entry.low_ms), table.milliseconds(entry.high_ms)
         figures = f"{table.milliseconds(entry.p50_ms)} ms ({low} to {high})"
-        texts.append(f"{_glued(run_name(entry.artifact, entry.runtime))}: {figures}, {_condition(entry)}")
+        texts.append(f"{_glued(run_name(entry.artifact, entry.runtime))}: {figures}, {condition(entry)}")
+    starts = [
+        f"{_glued(run_name(e.artifact, e.runtime))}: {start(e)}, {condition(e)}" for e in manifest.latency if start(e)
+    ]
     if texts:
         yield []
-    for i, text in enumerate(texts):
-        yield from _paragraph("" if i else "Latency", text, width)
-
-
-def _condition(entry: Latency) -> str:
-    preposition = "for" if entry.kind is LatencyKind.ESTIMATE else "on"
-    return f"{entry.kind} {preposition} {entry.device}, {plural(entry.threads, 'thread')}"
+    for label, paragraphs in (("Latency", texts), ("Start", starts)):
+        for i, text in enumerate(paragraphs):
+            yield from _paragraph("" if i else label, text, width)
 
 
 def _range(values: list[int]) -> str:
@@ -136,7 +135,7 @@ def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
     The reason stands there where it says more than these; below, where the line is full.
     """
     failed = [f for f in manifest.findings if f.verdict is Verdict.FAIL]
-    rows = [(printable(run_name(f.artifact, f.runtime)), f.name, comparison(f)) for f in failed]
+    rows = [(printable(run_name(f.artifact, f.runtime)), f.title, comparison(f)) for f in failed]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for finding, row in zip(failed, rows, strict=True):
         cells = "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True))
@@ -159,7 +158,7 @@ def _skips(manifest: Manifest, width: int) -> Iterator[Line]:
     reasons: dict[str, dict[str, list[str]]] = {}
     for f in manifest.findings:
         if f.verdict is Verdict.SKIPPED:
-            reasons.setdefault(f.reason, {}).setdefault(run_name(f.artifact, f.runtime), []).append(f.name)
+            reasons.setdefault(f.reason, {}).setdefault(run_name(f.artifact, f.runtime), []).append(f.title)
     for reason, checks in reasons.items():
         yield from _paragraph("SKIPPED", reason, width, indent=9, style="yellow")
         alike: dict[tuple[str, ...], list[str]] = {}

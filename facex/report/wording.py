@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 
 from facex.errors import EXIT_BUDGET, EXIT_OK, EXIT_PARITY
-from facex.types import Finding, Verdict
+from facex.types import Finding, Latency, LatencyKind, Verdict
 
 NOTHING = "\N{EN DASH}"
 """Stands where nothing was measured."""
@@ -61,6 +61,18 @@ def comparison(finding: Finding) -> str:
         return f"{actual}, limit {limit}"
     below = finding.actual < finding.limit
     return f"{actual}, limit {'>=' if below is (finding.verdict is Verdict.FAIL) else '<='} {limit}"
+
+
+def condition(entry: Latency) -> str:
+    """What a latency is, of what device and on how many threads."""
+    preposition = "for" if entry.kind is LatencyKind.ESTIMATE else "on"
+    return f"{entry.kind} {preposition} {entry.device}, {plural(entry.threads, 'thread')}"
+
+
+def start(entry: Latency) -> str:
+    """What the file takes to start, as far as it is known."""
+    parts = [("load", entry.load_ms, "ms"), ("peak memory", entry.memory_mb, "MB")]
+    return ", ".join(f"{word} {value:.3g} {unit}" for word, value, unit in parts if value is not None)
 
 
 def plural(count: int, noun: str) -> str:

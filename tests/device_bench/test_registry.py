@@ -81,3 +81,13 @@ def test_options_of_another_device_are_refused(name: str, options: dict[str, obj
     device, _ = device_bench.find(name)
     with pytest.raises(UsageError, match=f"{option}: --device {name} does not know this option"):
         device_bench.refuse_unknown(name, device, DeviceOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["host", "pixel-4", "adb", "adb:ABC123"])
+def test_budgets_may_be_set_for_devices_that_nothing_measures_here(word: str) -> None:
+    assert device_bench.known(word)
+
+
+@pytest.mark.parametrize("word", ["", "hots", "pixel-40", "Pixel-4", "budget", ":adb"])
+def test_a_device_that_nobody_knows(word: str) -> None:
+    assert not device_bench.known(word)

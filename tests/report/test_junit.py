@@ -70,6 +70,20 @@ def test_two_findings_of_a_name_stay_two_cases(rich: Manifest) -> None:
     assert [case.get("name") for case in cases] == ["latency", "latency #2"]
 
 
+def test_a_budget_of_a_device_has_a_case_of_its_own_with_the_numbers(rich: Manifest) -> None:
+    reason = "upper end of the estimate, 15 ms is above the limit of 12 ms"
+    phone = _finding(
+        name="latency", unit="ms", actual=15.0, limit=12.0, reason=reason, device="pixel-4", verdict=Verdict.FAIL
+    )
+    memory = _finding(name="memory", unit="MB", actual=9.0, limit=8.0, reason="9 MB is above the limit of 8 MB")
+    here = _finding(name="latency", verdict=Verdict.PASS, reason="")
+    root = ElementTree.fromstring(to_xml(dataclasses.replace(rich, findings=(here, phone, memory))))
+    assert [case.get("name") for case in root.iter("testcase")] == ["latency", "latency on pixel-4", "memory"]
+    failures = list(root.iter("failure"))
+    assert [f.get("type") for f in failures] == ["budget", "budget"]
+    assert failures[0].text == f"latency on pixel-4: 15 ms, limit <= 12 ms\n{reason}"
+
+
 def test_findings_of_two_runtimes_have_names_of_their_own(several: Manifest) -> None:
     (suite,) = ElementTree.fromstring(to_xml(several))
     names = [case.get("name") for case in suite]

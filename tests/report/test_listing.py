@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -98,9 +99,10 @@ def _row(lines: list[str], name: str) -> list[str]:
 def test_ratios_are_of_minima_to_the_float_file() -> None:
     artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("a_w8a8", Precision.W8A8)]
     lines = _timing(artifacts, [_latency("a_fp32", 10, 11), _latency("a_w8a8", 4, 11)])
-    assert lines[0].split() == ["artifact", "min", "ms", "p50", "ms", "p90", "ms", "x", "fp32", "MB"]
-    assert _row(lines, "a_fp32") == ["10.00", "11.00", "22.00", "1.00", "1.235"]
-    assert _row(lines, "a_w8a8") == ["4.00", "11.00", "22.00", "0.40", "1.235"]
+    headers = ["artifact", "times are", "min ms", "p50 ms", "p90 ms", "x fp32", "load ms", "peak MB", "MB"]
+    assert re.split(r" {2,}", lines[0].strip()) == headers
+    assert _row(lines, "a_fp32") == ["measured", "10.00", "11.00", "22.00", "1.00", "-", "-", "1.235"]
+    assert _row(lines, "a_w8a8") == ["measured", "4.00", "11.00", "22.00", "0.40", "-", "-", "1.235"]
     assert "measured on host: a processor, 1 thread, 50 runs: LiteRT 2; alone" in lines
 
 
@@ -112,7 +114,24 @@ def test_ratios_are_of_minima_to_the_float_file() -> None:
 def test_only_the_float_file_of_the_same_target_size_and_head_is_a_base(changes: dict[str, Any]) -> None:
     artifacts = [_artifact("a_fp32", **{"precision": Precision.FP32, **changes}), _artifact("b_w8a8", Precision.W8A8)]
     lines = _timing(artifacts, [_latency("a_fp32", 10, 11), _latency("b_w8a8", 4, 5)])
-    assert _row(lines, "b_w8a8")[3] == listing.ABSENT
+    assert _row(lines, "b_w8a8")[4] == listing.ABSENT
+
+
+def test_what_a_file_takes_to_start() -> None:
+    entry = dataclasses.replace(_latency("a_fp32", 10, 11), load_ms=20.5, memory_mb=9.25)
+    assert _row(_timing([_artifact("a_fp32", Precision.FP32)], [entry]), "a_fp32")[5:7] == ["20.50", "9.25"]
+
+
+def test_an_estimate_is_called_one_and_has_no_ratio_to_a_measurement() -> None:
+    phone = dataclasses.replace(
+        _latency("b_w8a8", 4, 5), kind=LatencyKind.ESTIMATE, device="pixel-4: a processor", runs=0, method="ratio"
+    )
+    artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("b_w8a8", Precision.W8A8)]
+    lines = _timing(artifacts, [_latency("a_fp32", 10, 11), phone])
+    assert "low ms" in lines[0]
+    assert "min ms" not in lines[0]
+    assert _row(lines, "b_w8a8")[:5] == ["estimate", "4.00", "5.00", "10.00", listing.ABSENT]
+    assert "estimate for pixel-4: a processor, 1 thread, 0 runs: ratio" in lines
 
 
 def test_what_was_not_timed_has_no_figures() -> None:
@@ -126,7 +145,7 @@ def test_what_was_not_timed_has_no_figures() -> None:
         reason="runs on Darwin only",
     )
     lines = _timing([_artifact("a_fp32", Precision.FP32), _artifact("b_w8a8", Precision.W8A8)], [], (skipped,))
-    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 4, "1.235"]
+    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 7, "1.235"]
     assert "skipped a_fp32 latency: runs on Darwin only" in lines
     assert not [line for line in lines if line.startswith(("measured", "x fp32"))]
 

@@ -303,6 +303,28 @@ def test_an_estimate_is_called_one_and_has_its_band(rich: Manifest) -> None:
     assert "measured" not in text
 
 
+def test_what_a_file_takes_to_start_is_told_with_its_device(rich: Manifest) -> None:
+    entry = dataclasses.replace(rich.latency[FP16], load_ms=40.25, memory_mb=None)
+    assert "Start  " not in _report(dataclasses.replace(rich, latency=rich.latency[:1]))
+    text = _report(dataclasses.replace(rich, latency=(entry,)), width=120)
+    name = rich.artifacts[FP16].name
+    assert f"\nStart        {name}: load 40.2 ms, measured on host: Example CPU" in text
+    both = dataclasses.replace(entry, memory_mb=9.5)
+    assert "load 40.2 ms, peak memory 9.5 MB, " in _report(dataclasses.replace(rich, latency=(both,)), width=120)
+
+
+def test_a_finding_about_a_device_names_it(rich: Manifest) -> None:
+    failed = dataclasses.replace(
+        next(f for f in rich.findings if f.name == "size" and f.verdict is Verdict.FAIL), device="pixel-4"
+    )
+    skipped = dataclasses.replace(
+        failed, name="latency", actual=None, verdict=Verdict.SKIPPED, reason="nothing measured it"
+    )
+    text = _report(dataclasses.replace(rich, findings=(failed, skipped)))
+    assert "  size on pixel-4  " in text
+    assert "SKIPPED  nothing measured it\n         latency on pixel-4: " in text
+
+
 def test_a_measured_latency_goes_before_an_estimate(rich: Manifest) -> None:
     name = rich.artifacts[FP16].name
     manifest = dataclasses.replace(rich, latency=(_estimate(name), *rich.latency))
