@@ -2,21 +2,17 @@
 
     python benchmarks/latency_validation.py [--without-large] [--max-seconds 60]
 
-Every network is told by networks of other families alone: by the host ratio, measured in this run on this machine, by the
-fitted costs, and by both joined as `facex bench --device` joins them. Printed are the published figure, the estimates and
-their quotient. Last come the published figures of a RetinaFace, of which none was ever fitted.
+Every network is told by networks of other families alone: by the host ratio, measured in this run on this machine, by
+the fitted costs, and by both joined as `facex bench --device` joins them. Printed are the published figure and the
+estimates over it. Last comes what was published of a RetinaFace, which was never fitted.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from fit_latency import chosen, held_out, quality
 from large_networks import ARCHITECTURES, retinaface

@@ -383,7 +383,7 @@ def _devices(words: Sequence[str], options: DeviceOptions) -> dict[str, tuple[An
 def _judged(
     artifacts: Sequence[Artifact], words: Sequence[str], examinations: Sequence[Examination], budget: Budget
 ) -> tuple[Finding, ...]:
-    """Sizes once, then what each device takes, held to its own budget; last, the limits of devices that were not asked."""
+    """Sizes once, then what each device takes against its own budget, and the limits of devices that were not asked."""
     budgets = {each.device: dataclasses.replace(each, others=()) for each in (budget, *budget.others)}
     asked = [device_bench.budgeted(word) for word in words]
     findings = [*size_findings(artifacts, budget)]

@@ -1,9 +1,9 @@
 """A phone by way of this host: what it took for known networks over what this host takes for them.
 
-The ratio belongs to this host at this moment, so it is measured anew each time, interleaved with the file: LiteRT with
-XNNPACK, one thread, the least of many runs. The time is what the thread was given of a processor, so that neighbours
-that take turns with it do not count; those that share its caches and its clock still do. More threads, or another moment,
-would make the ratio worthless.
+The ratio belongs to this host at this moment, so it is measured anew each time, interleaved with the file: LiteRT
+with XNNPACK, one thread, the least of many runs. The time is what the thread was given of a processor, so that
+neighbours that take turns with it do not count; those that share its caches and its clock still do. More threads, or
+another moment, would make the ratio worthless.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def ratio(figures: Sequence[Figure], timed: Mapping[str, HostTime], arithmetic: 
 
 
 def _held_out(families: Sequence[str], ratios: Sequence[float]) -> list[float]:
-    """For every anchor, the median ratio of other families over its own; of other anchors, where all are of one family."""
+    """For every anchor, the median ratio of other families over its own; of other anchors, if there is one family."""
     found = []
     for i, (family, own) in enumerate(zip(families, ratios, strict=True)):
         others = [r for f, r in zip(families, ratios, strict=True) if f != family]

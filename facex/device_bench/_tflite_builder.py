@@ -1,8 +1,8 @@
 """Write TFLite files of classifiers layer by layer, with random weights: files to be timed, never to be believed.
 
 How long a convolution takes does not depend on its weights, so published networks can be timed without their
-checkpoints, and without a converter. Float tensors are float32; the 8-bit ones are int8, with weights per output channel,
-as the TFLite converter writes them. Fields and enums are those of
+checkpoints, and without a converter. Float tensors are float32; the 8-bit ones are int8, with weights per output
+channel, as the TFLite converter writes them. Fields and enums are those of
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/schema/schema.fbs.
 """
 

@@ -111,7 +111,8 @@ def description(phone: Phone) -> str:
 
 def _phone(word: str) -> Phone:
     if word not in _phones.names():
-        raise UsageError(f"--device estimate:{word}: no such phone", hint=f"choose from {', '.join(_phones.names())}")
+        shown = f"estimate:{word}" if word else "estimate"
+        raise UsageError(f"--device {shown}: no such phone", hint=f"choose from {', '.join(_phones.names())}")
     return _phones.load(word)
 
 
@@ -193,7 +194,7 @@ def _by_host(ratio: Ratio, time: HostTime) -> Band:
 
 
 def width(unit: str, families: int, shown: float) -> float:
-    """How far a band reaches up and down, as a factor: what held-out networks have shown, and never below the floors."""
+    """How far a band reaches up and down, as a factor: what held-out networks show, and never below the floors."""
     floor = CPU_WIDTH if unit == CPU else OTHER_WIDTH
     return max(floor, shown, FEW_FAMILIES_WIDTH if families < 3 else 1.0)
 
@@ -219,7 +220,7 @@ def join(bands: Sequence[Band]) -> Band:
 
 
 def _scenarios(phone: Phone, file: DeviceFile) -> list[Latency]:
-    """A Core ML file that stays on the Neural Engine, and one that falls off it; the phone's word is for the expected."""
+    """A Core ML file that stays on the Neural Engine, and one that falls off it; the expected has the phone's word."""
     arithmetic = _arithmetic(file)
     costs = _phones.costs(phone.name, arithmetic)
     assert costs is not None, "asked for above"
@@ -245,7 +246,7 @@ def _scenarios(phone: Phone, file: DeviceFile) -> list[Latency]:
 def _provenance(phone: Phone, arithmetic: str) -> str:
     figures = phone.of(arithmetic)
     precisions = "/".join(sorted({f.precision for f in figures}))
-    return f"figures of {_phones.years(figures)} in {precisions}, without heat"
+    return f"figures in {precisions} taken {_phones.years(figures)}, without heat"
 
 
 def _latency(device: str, phone: Phone, file: DeviceFile, band: Band) -> Latency:
