@@ -120,8 +120,8 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device`, `benchmark_model`,
-            `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device` (one or several),
+            `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -131,15 +131,16 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
 
     from facex import checking, device_bench
     from facex.device_bench import budget
+    from facex.types import HOST
 
     given = _Options(options)
     limits, device_options = given.budget(), given.device_options()
     plain = given.plain("bench")
-    device = plain.pop("device", device_bench.HOST)
+    device = plain.pop("device", HOST)
     words = (device,) if isinstance(device, str) else _several("device", device)
     return checking.bench(
         [Path(path) for path in artifacts],
-        budget=budget.each(limits, [device_bench.budgeted(word) for word in words] or [device_bench.HOST]),
+        budget=budget.each(limits, [device_bench.budgeted(word) for word in words] or [HOST]),
         device=words,
         options=device_options,
         progress=progress,

@@ -19,6 +19,7 @@ from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
 from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.types import (
+    HOST,
     Artifact,
     Contract,
     ContractOptions,
@@ -38,6 +39,8 @@ from facex.types import (
 )
 
 HEAD_OUTPUTS = {Head.DECODED: {"boxes", "scores", "landmarks"}, Head.RAW: {"loc", "conf", "landm"}}
+MESH = "mesh"
+"""Output of a dense regression, beside those of any head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +140,11 @@ def _precision(path: Path, info: TargetInfo) -> Precision:
 def _head(path: Path, facts: FileFacts) -> Head:
     names = {tensor.name for tensor in facts.outputs}
     for head, expected in HEAD_OUTPUTS.items():
-        if names == expected:
+        if names - {MESH} == expected:
             return head
     raise ArtifactError(
         f"{path}: its outputs are {', '.join(sorted(names))}",
-        hint="expected boxes, scores, landmarks or loc, conf, landm",
+        hint="expected boxes, scores, landmarks or loc, conf, landm, and possibly mesh",
     )
 
 
@@ -320,16 +323,14 @@ def bench(
     *,
     budget: Budget | None = None,
     precision: Precision | None = None,
-    device: str | Sequence[str] = device_bench.HOST,
+    device: str | Sequence[str] = HOST,
     options: DeviceOptions | None = None,
     progress: Progress | None = None,
 ) -> Timing:
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
     `device` is a word for `device_bench.find`, or several of them. A device skips files that it cannot time, as long as
-    it can time one.
-
-    Load time and memory are measured in processes of their own.
+    it can time one. On this host, load time and memory are measured in processes of their own.
 
     Raises:
         InputError: something given cannot be used.
@@ -348,7 +349,7 @@ def bench(
     examinations: list[Examination] = []
     reports: list[DeviceReport] = []
     for word, (module, argument) in devices.items():
-        if word == device_bench.HOST:
+        if word == HOST:
             examinations.append(_on_host(subjects, options, clock))
         else:
             examination, report = _on_device(subjects, word, module, argument, options, clock)
@@ -371,7 +372,7 @@ def _devices(words: Sequence[str], options: DeviceOptions) -> dict[str, tuple[An
         UsageError: a device is unknown, named twice, or does not know an option that was given; or none is named.
     """
     if not words:
-        raise UsageError("no device was given", hint=f"the default is {device_bench.HOST}")
+        raise UsageError("no device was given", hint=f"the default is {HOST}")
     if twice := next((word for i, word in enumerate(words) if word in words[:i]), ""):
         raise UsageError(f"--device {twice}: given twice")
     found = {word: device_bench.find(word) for word in words}

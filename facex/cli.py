@@ -220,7 +220,7 @@ device_options = _stacked(
     click.option(
         "--device",
         metavar="NAME[:ARGUMENT]",
-        default=(device_bench.HOST,),
+        default=(HOST,),
         show_default=True,
         multiple=True,
         help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL. "

@@ -75,13 +75,13 @@ def added(runs: Sequence[Run], latency: Sequence[Latency], threads: int, clock: 
 
 def _with(entry: Latency, starts: Sequence[Start]) -> Latency:
     peaks = [start.memory_mb for start in starts if start.memory_mb is not None]
-    memory = "memory is the highest peak of resident pages above those before" if peaks else "memory is not told here"
+    memory = "memory their highest peak above what they held before" if peaks else "memory is not told here"
     return dataclasses.replace(
         entry,
         load_ms=statistics.median(start.load_ms for start in starts),
         memory_mb=max(peaks, default=None),
-        method=f"{entry.method}; load is the median of {len(starts)} processes from opening the file, cached, to the "
-        f"first result, the runtime's library loaded before; {memory}",
+        method=f"{entry.method}; load is the median of {len(starts)} processes with the library loaded and the file "
+        f"cached, {memory}",
     )
 
 

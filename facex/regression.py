@@ -157,10 +157,8 @@ def _finding(figure: Figure, rule: Rule) -> Finding:
         if not worse <= allowed:  # `not <=` and no `>`: NaN must fail
             verdict, reason = Verdict.FAIL, f"{_both(figure)}: worse by {worse:.6g}, more than {rule} allows"
     elif figure.reason or figure.old is None:
-        verdict, reason = (
-            Verdict.SKIPPED,
-            figure.reason or ("neither has a figure" if figure.new is None else "OLD has no figure"),
-        )
+        absent = "neither has a figure" if figure.new is None else "OLD has no figure"
+        verdict, reason = Verdict.SKIPPED, figure.reason or absent
     else:
         verdict, reason = Verdict.FAIL, f"was {figure.old:.6g} {figure.unit}, and NEW has no figure"
     return Finding(

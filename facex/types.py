@@ -100,6 +100,7 @@ class Contract:
         min_sizes: prior side lengths per level, input pixels.
         variances: scale of the centre offsets, scale of the log sizes (Liu et al. 2016, SSD, eq. 2).
         landmarks: number of landmark points per face.
+        mesh: number of values a prior of the dense regression (a mesh code); 0 where there is none.
         channel_order: order of the channels at the network's first convolution.
         mean: subtracted from 0-255 pixels, in the network's channel order.
         scale: multiplied after the mean is subtracted, in the network's channel order.
@@ -116,6 +117,7 @@ class Contract:
     channel_order: ChannelOrder
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
+    mesh: int = 0
 
     @property
     def mean_rgb(self) -> tuple[float, float, float]:
@@ -189,6 +191,7 @@ class HeadUnit(_Word):
     SCORE = "score"
     OFFSET = "offset"
     PIXEL = "px"
+    CODE = "of the mesh code"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +201,8 @@ class HeadTensor:
     Attributes:
         name: in the file.
         output: name of the output that it leads to.
-        unit: of its values: background and face logits, scores, offsets in units of the prior, or input pixels.
+        unit: of its values: background and face logits, scores, offsets in units of the prior, input pixels, or
+            values of a mesh code, which have no unit in common.
         step: what one 8-bit step is worth, in that unit.
     """
 
@@ -463,9 +467,9 @@ class Latency:
             else is known of it, e.g. `host: AMD EPYC, linux x86_64`.
         threads: threads given to the runtime.
         runs: timed runs, after the warm-up.
-        p50_ms: median.
+        p50_ms: median, or what `method` says that stands in for it where a device tells none.
         low_ms: the minimum of a measurement, or the lower end of an estimate's band.
-        high_ms: the 90th percentile of a measurement, or the upper end of an estimate's band.
+        high_ms: the 90th percentile of a measurement, or what `method` says, or the upper end of an estimate's band.
         method: one line: runtime, delegate, warm-up, how the numbers were taken.
         runtime: as for `Finding`.
         load_ms: from opening the file to the first result; None where that is not known.

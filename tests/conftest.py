@@ -24,13 +24,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from facex.types import ContractOptions, Effort, Head, Size
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from facex.calibration.engine import Calibrated
     from facex.calibration.schedule import Schedule
     from facex.progress import Clock
     from facex.reference.detector import Detector
-    from facex.reference.families.retinaface import RetinaFace
 
 # The same examples on every run, however slow the machine: a red test is red again when it is run again.
 settings.register_profile("facex", deadline=None, derandomize=True, database=None)
@@ -41,7 +40,10 @@ PHOTO_SIZES = ((200, 160), (192, 168), (208, 152), (160, 200), (200, 160), (224,
 
 CALIBRATION_SIZE = Size(height=160, width=160)
 POSITIVE_SHARE = 0.035
-"""Share of the 1050 priors at 160x160 that the seeded class heads are set to score above 0.5: about 37."""
+"""Share of the priors that seeded class heads are set to score above 0.5: about 37 of 1050 at 160x160."""
+CLASS_HEADS = ("class_heads", "conf")
+OFFSET_HEADS = ("box_heads", "landmark_heads", "loc", "landm", "first_box_heads")
+"""What the networks of the families call their heads, one a level."""
 
 
 def _draw(seed: int, width: int, height: int) -> Image.Image:
@@ -98,7 +100,15 @@ def _letterboxed(images: list[Image.Image]) -> Tensor:
     return torch.from_numpy(network_input(np.stack(pixels), ASSUMED["mean"], (1.0, 1.0, 1.0), bgr=True))
 
 
-def _random_weights(network: RetinaFace) -> None:
+def _last_convolutions(network: nn.Module, heads: Sequence[str]) -> list[nn.Conv2d]:
+    """Of every level of those heads that a network has, head by head."""
+    from torch import nn
+
+    levels = [level for name in heads for level in getattr(network, name, ())]
+    return [[m for m in level.modules() if isinstance(m, nn.Conv2d)][-1] for level in levels]
+
+
+def _random_weights(network: nn.Module) -> None:
     """He-initialised convolutions and mildly varied batch norms, from torch's global generator."""
     import torch
     from torch import nn
@@ -111,7 +121,8 @@ def _random_weights(network: RetinaFace) -> None:
             nn.init.normal_(module.bias, 1.0, 0.3)  # mostly in the linear range: rounding is not amplified
             module.momentum = None  # running statistics become plain averages
     with torch.no_grad():
-        for head in (*network.box_heads, *network.landmark_heads):
+        for head in _last_convolutions(network, OFFSET_HEADS):
+            assert head.bias is not None
             head.weight.mul_(0.15)
             head.bias.uniform_(-0.2, 0.2)
 
@@ -123,10 +134,11 @@ def _widest_gap(values: Tensor, rank: int) -> Tensor:
     return (ordered[widest] + ordered[widest + 1]) / 2
 
 
-def _calibrate_class_heads(network: RetinaFace, images: Tensor) -> None:
+def _calibrate_class_heads(network: nn.Module, images: Tensor) -> None:
     """Scale and shift the class heads so that a few priors of every level and size score above 0.5."""
     levels = network(images)
-    for head, level in zip(network.class_heads, levels, strict=True):
+    for head, level in zip(_last_convolutions(network, CLASS_HEADS), levels, strict=True):
+        assert head.bias is not None
         face_minus_background = (level.conf[:, 1::2] - level.conf[:, 0::2]).transpose(0, 1).flatten(1)
         gain = 3.0 / face_minus_background.std(dim=1)
         for slot, values in enumerate(face_minus_background):
@@ -136,19 +148,15 @@ def _calibrate_class_heads(network: RetinaFace, images: Tensor) -> None:
             head.bias[2 * slot + 1] -= gain[slot] * threshold
 
 
-def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> dict[str, Tensor]:
+def _seeded(build: Callable[[], nn.Module], seed: int = 7) -> dict[str, Tensor]:
     import torch
 
-    from facex.reference import backbones
-    from facex.reference.families import retinaface
-
-    backbone = backbones.find("mobilenetv1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in one order, so the same weights on every machine
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            network = retinaface.skeleton(backbone, 8, 64, (2, 2, 2), landmarks, slope, slope)
+            network = build()
             _random_weights(network)
             network.train()
             network(_letterboxed([_draw(500 + i, 200, 160) for i in range(8)]))
@@ -157,7 +165,24 @@ def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> di
             _calibrate_class_heads(network, _letterboxed(pictures))
     finally:
         torch.set_num_threads(threads)
-    state = network.state_dict()
+    return network.state_dict()
+
+
+@pytest.fixture(scope="session")
+def seeded_network() -> Callable[..., dict[str, Tensor]]:
+    """`seeded_network(build, seed=7)` gives a state dict, by parameter, for the network that `build()` makes.
+
+    It must be one of a family, for the default contract; see `seeded_checkpoint` for what it finds.
+    """
+    return _seeded
+
+
+def _seeded_state(*, layout: str, slope: float, landmarks: int, seed: int) -> dict[str, Tensor]:
+    from facex.reference import backbones
+    from facex.reference.families import retinaface
+
+    backbone = backbones.find("mobilenetv1")
+    state = _seeded(lambda: retinaface.skeleton(backbone, 8, 64, (2, 2, 2), landmarks, slope, slope), seed)
     return {retinaface.published_keys(name, layout, backbone)[0]: tensor for name, tensor in state.items()}
 
 

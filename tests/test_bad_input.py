@@ -120,6 +120,8 @@ BAD_BUDGETS = [
     (["--max-size-mb", "1MB"], NOT_A_NUMBER),
     (["--max-latency-ms", "-3"], NOT_A_NUMBER),
     (["--max-latency-ms", "inf"], NOT_A_NUMBER),
+    (["--max-load-ms", "0"], NOT_A_NUMBER),
+    (["--max-memory-mb", "nan"], NOT_A_NUMBER),
     (["--threads", "0"], "--threads"),
     (["--threads", "100000"], "--threads"),
     (["--threads", "two"], "--threads"),

@@ -117,7 +117,7 @@ def test_json_tells_everything(toaster: Any, run_facex: Run, exported: Path) -> 
 def test_budgets_hold_on_a_device(toaster: Any, run_facex: Run, exported: Path, limit: str, code: int) -> None:
     ran = run_facex("bench", exported / FP32, *BENCH, "--max-latency-ms", limit)
     assert ran.code == code
-    assert (f"FAIL {FP32} latency on toaster: 7 ms is above the limit" in ran.out) is (code == 4)
+    assert (f"FAIL {FP32} latency on toaster: measured 7 ms is above the limit" in ran.out) is (code == 4)
 
 
 def test_several_devices_in_one_run(toaster: Any, run_facex: Run, exported: Path) -> None:
@@ -150,7 +150,7 @@ def test_each_device_has_its_own_budget(toaster: Any, run_facex: Run, exported: 
     ]
     limited = run_facex("--config", config, "bench", exported / FP32, *BENCH, "--device", "host", "--max-latency-ms", 6)
     assert limited.code == 4
-    assert f"FAIL {FP32} latency on toaster: 7 ms is above the limit of 6 ms" in limited.out
+    assert f"FAIL {FP32} latency on toaster: measured 7 ms is above the limit of 6 ms" in limited.out
 
 
 def test_limits_of_the_function_hold_on_every_device(toaster: Any, exported: Path) -> None:
@@ -199,6 +199,18 @@ def test_estimates_for_six_devices(run_facex: Run, seeded_checkpoint: Path, tmp_
     assert measured["low_ms"] <= 130.94 <= measured["high_ms"]  # published, and never fitted
     assert all(artifact["runtime"] is None for artifact in found["artifacts"])
     assert run_facex("bench", *sorted(tmp_path.glob("*.tflite")), *words[-2:], "--max-latency-ms", 0.01).code == 4
+
+
+def test_the_table_of_a_device_holds_there(
+    toaster: Any, run_facex: Run, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_bench, "known", lambda word: word in ("host", "toaster"))
+    (tmp_path / "facex.toml").write_text("[budget.toaster]\nmax_latency_ms = 6.99\n[budget.host]\nmax_latency_ms = 1\n")
+    ran = run_facex("bench", exported / FP32, *BENCH)
+    assert ran.code == 4
+    assert f"FAIL {FP32} latency on toaster: measured 7 ms is above the limit of 6.99 ms" in ran.out
+    assert f"skipped {FP32} latency: host was neither measured nor estimated in this run" in ran.out
+    assert run_facex("bench", exported / FP32, *BENCH, "--max-latency-ms", "7").code == 0
 
 
 def test_without_a_file_that_it_can_time(toaster: Any, exported: Path) -> None:

@@ -372,3 +372,28 @@ def test_contract_options_complete_what_the_artifact_records(exported: Path) -> 
     assert completed.activation_slope == 0.1
     assert completed.landmarks is None
     assert checking._completed(ContractOptions(), []) == ContractOptions()
+
+
+def test_mesh_codes_are_compared_like_the_other_outputs(
+    run_facex: Run, photo_dir: Path, tmp_path: Path, seeded_network: Callable[..., Any]
+) -> None:
+    import torch
+
+    from facex.reference.families.retinaface_full import RetinaFaceFull
+
+    state = seeded_network(lambda: RetinaFaceFull(18, 8, (3,) * 5, 5, 0.0, size_variance=0.2, mesh=4))
+    torch.save(state, tmp_path / "full.pth")
+    torch.save({**state, "mesh_heads.3.bias": state["mesh_heads.3.bias"] + 0.5}, tmp_path / "other.pth")
+    common = ("--images", photo_dir, "--json")
+    exported = run_facex("export", tmp_path / "full.pth", "--target", "onnx", "--size", "160x160", *common)
+    assert exported.code == 0, exported.err
+    assert json.loads(exported.out)["source"]["contract"]["mesh"] == 4
+    artifact = tmp_path / "build" / "full_160x160_fp32.onnx"
+    for reference, verdict in (("full.pth", "pass"), ("other.pth", "fail")):
+        ran = run_facex("check", artifact, "--reference", tmp_path / reference, *common)
+        found = json.loads(ran.out)
+        assert [f["verdict"] for f in _named(found, "snr_db.mesh")] == [verdict]
+        assert {f["name"] for f in found["findings"] if f["verdict"] == "fail"} == (
+            set() if verdict == "pass" else {"snr_db.mesh"}
+        )
+    assert ran.code == 3

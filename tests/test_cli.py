@@ -90,6 +90,7 @@ def test_help_lists_the_commands_and_the_exit_codes(run_facex: Run) -> None:
         "check",
         "debug-fp16",
         "debug-int8",
+        "diff",
         "doctor",
         "export",
         "inspect",
@@ -122,6 +123,7 @@ def lines(quick_pivot: None, exported: Path, seeded_checkpoint: Path, photo_dir:
         "check": ["check", exported / FP32, "--reference", seeded_checkpoint, "--images", photo_dir],
         "bench": ["bench", exported / FP32, exported / FP16, "--runs", "3"],
         "inspect": ["inspect", exported / "manifest.json"],
+        "diff": ["diff", exported, exported / "report.json", "--fail-on", "regression:5%"],
         "doctor": ["doctor"],
         "weights": ["weights", "list"],
     }
@@ -133,6 +135,7 @@ KEYS = {
     "check": {"artifacts", "findings", "latency", "source", "tools", "timings_s", "command", "schema_version"},
     "bench": {"artifacts", "findings", "latency", "tools"},
     "inspect": {"artifacts", "manifest"},
+    "diff": {"added", "fields", "figures", "findings", "identical", "operators", "removed"},
     "doctor": {"facex", "python", "system", "targets"},
     "weights": {"cache", "checkpoints"},
 }
@@ -176,10 +179,11 @@ def test_errors_leave_stdout_empty_for_json(run_facex: Run) -> None:
 def test_bench_compares_with_fp32(run_facex: Run, lines: dict[str, list[object]]) -> None:
     ran = run_facex(*lines["bench"])
     rows = {line.split()[0]: line.split()[1:] for line in ran.out.splitlines() if line.startswith("seeded")}
-    low = {name: float(cells[0]) for name, cells in rows.items()}
+    low = {name: float(cells[1]) for name, cells in rows.items()}
     assert set(rows) == {FP32, FP16}
-    assert rows[FP32][3] == "1.00"
-    assert float(rows[FP16][3]) == pytest.approx(low[FP16] / low[FP32], rel=0.05)
+    assert rows[FP32][0] == rows[FP16][0] == "measured"
+    assert rows[FP32][4] == "1.00"
+    assert float(rows[FP16][4]) == pytest.approx(low[FP16] / low[FP32], rel=0.05)
     assert "measured on host: " in ran.out
     assert "3 runs" in ran.out
 
@@ -197,6 +201,8 @@ def test_bench_measures_what_was_asked(run_facex: Run, exported: Path) -> None:
     assert (entry["runs"], entry["threads"], entry["kind"]) == (2, 1, "measured")
     assert "1 warm-up rounds" in entry["method"]
     assert 0 < entry["low_ms"] <= entry["p50_ms"] <= entry["high_ms"]
+    assert entry["load_ms"] > entry["low_ms"] / 100
+    assert "load is the median of" in entry["method"]
 
 
 def test_inspect_shows_what_a_file_says_of_itself(run_facex: Run, exported: Path) -> None:

@@ -103,7 +103,7 @@ def test_the_readme_leads_to_every_page():
     [
         README,
         WORKFLOW,
-        *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "devices", "weights")),
+        *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "devices", "diff", "weights")),
     ],
 )
 def test_commands_parse(page):
@@ -249,6 +249,20 @@ def test_the_configuration_is_accepted(tmp_path):
         options = cli.commands["export"].make_context("export", ["--plan"], parent=context).params
     assert options["channel_order"] == "bgr"
     assert options["targets"] == ("onnx", "tflite")
+
+
+def test_the_budgets_are_accepted(tmp_path):
+    path = tmp_path / "facex.toml"
+    path.write_text(code(text_of(DOCS / "budgets.md"), "toml"), encoding="utf-8")
+    assert config.budgets(path)["pixel-4"].max_size_mb == 0.7
+    keys = {row[0] for row in tables(text_of(DOCS / "budgets.md"))[0][1:]}
+    assert keys == {*recipe.BUDGET_LIMITS, "compare"}
+
+
+def test_the_rules_of_diff_are_accepted(tmp_path):
+    path = tmp_path / "facex.toml"
+    path.write_text(code(text_of(DOCS / "diff.md"), "toml"), encoding="utf-8")
+    assert config.defaults(path, cli)["diff"]["fail_on"] == ["regression:5%", "regression:latency:15%"]
 
 
 def test_the_workflow_is_yaml():

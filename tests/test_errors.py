@@ -12,6 +12,7 @@ from facex.errors import (
     ArtifactError,
     BackendError,
     CheckpointError,
+    DeviceError,
     DownloadError,
     FacexError,
     InputError,
@@ -31,6 +32,7 @@ PARENTS = {
     ArtifactError: (InputError, 2),
     MissingExtraError: (FacexError, 5),
     BackendError: (FacexError, 6),
+    DeviceError: (BackendError, 6),
     DownloadError: (BackendError, 6),
     UnsupportedOperatorError: (BackendError, 6),
 }

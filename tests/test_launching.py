@@ -59,7 +59,7 @@ def test_a_real_file_is_started_in_processes_of_its_own(exported: Path) -> None:
     assert found.load_ms is not None
     assert 1 < found.load_ms < 60_000
     assert dataclasses.replace(found, load_ms=None, memory_mb=None, method="m") == entry
-    assert found.method.startswith("m; load is the median of 3 processes from opening the file")
+    assert found.method.startswith("m; load is the median of 3 processes with the library loaded")
     if sys.platform == "linux":
         assert found.memory_mb is not None
         assert 1 < found.memory_mb < 1000  # of this process with its libraries it would be more
@@ -99,7 +99,7 @@ def test_starts_are_interleaved_and_the_median_and_the_highest_peak_are_kept(mon
     assert order == ["a.onnx", "b.onnx"] * 3
     assert (a.load_ms, a.memory_mb) == (4.0, 8.0)
     assert (b.load_ms, b.memory_mb) == (6.0, None)
-    assert a.method.endswith("memory is the highest peak of resident pages above those before")
+    assert a.method.endswith("memory their highest peak above what they held before")
     assert b.method.endswith("memory is not told here")
 
 

@@ -137,8 +137,9 @@ def test_only_what_passes_is_promoted(export: Run, tmp_path: Path) -> None:
         (("--max-size-mb", "0.5", "--max-latency-ms", "0.0001"), 4, {"size", "latency"}),
         (("--max-size-mb", "0.5", "--limit", "snr_db.boxes=200"), 3, {"size", "snr_db.boxes"}),
         (("--max-size-mb", "50", "--max-latency-ms", "60000"), 0, set()),
+        (("--max-load-ms", "0.0001", "--max-memory-mb", "60000"), 4, {"load"}),
     ],
-    ids=["size", "latency", "both budgets", "budget and parity", "within"],
+    ids=["size", "latency", "both budgets", "budget and parity", "within", "load"],
 )
 def test_budgets(export: Run, tmp_path: Path, options: tuple[str, ...], code: int, failed: set[str]) -> None:
     assert export(*options).code == code

@@ -125,7 +125,7 @@ def test_families_are_told_apart(install, seeded_checkpoint, tmp_path, draw_phot
     from facex.reference import checkpoint
 
     install(FAMILY_PAGE, families)
-    assert families.names() == ["plainface", "retinaface", "ultralight"]
+    assert families.names() == ["plainface", "retinaface", "retinaface_full", "ultralight"]
     assert checkpoint.recognise(seeded_checkpoint, checkpoint.read(seeded_checkpoint)).family == "retinaface"
     path = plain_checkpoint(tmp_path / "plain.pth", draw_photograph)
     state = checkpoint.read(path)

@@ -2,12 +2,15 @@
 
 A convolution absorbs any positive factor per channel of its input and of its output. What lies between two
 convolutions passes a factor on when it is positively homogeneous, f(s x) = s f(x): LeakyReLU, ReLU, nearest resizing,
-max pooling. An addition needs one factor for all its operands and its result; a concatenation along the channels keeps
-the factors of its parts. Everything else, the image and the results of the trunk keep the factor 1.
+max pooling, the mean of a channel. An addition needs one factor for all its operands and its result; a product with a
+gate, a clipped tensor or one value a channel, has the factor of what is gated while the gate has 1; a concatenation
+along the channels keeps the factors of its parts. Everything else, the image and the results of the trunk keep the
+factor 1: a ReLU6 or a hard swish would bend elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +18,7 @@ from typing import Any
 
 from facex.calibration.graph import MAC_OPERATORS, Graph, attribute
 
-HOMOGENEOUS = frozenset({"LeakyRelu", "Relu", "Resize", "MaxPool", "Identity"})
+HOMOGENEOUS = frozenset({"LeakyRelu", "Relu", "Resize", "MaxPool", "GlobalAveragePool", "Identity"})
 TIED = frozenset({"Add", "Sub"})
 
 
@@ -53,6 +56,12 @@ class Channels:
         if node.op_type == "Concat" and attribute(node, "axis", 1) == 1:
             self._parts[node.output[0]] = list(node.input)
             return set()
+        if node.op_type == "Mul" and len(computed) == 2:
+            gate, gated = sorted(computed, key=self._gates_by)
+            if self._gates_by(gate) == self._gates_by(gated) or self._count(gate) != self._count(gated):
+                return set(names)
+            self._parent[self._find(node.output[0])] = self._find(gated)
+            return {gate}
         if computed and (node.op_type in HOMOGENEOUS or node.op_type in TIED):
             for name in names[1:]:
                 self._parent[self._find(name)] = self._find(names[0])
@@ -60,6 +69,11 @@ class Channels:
             broadcasts = len({self._count(name) for name in names}) > 1
             return set(names) if has_constants or broadcasts else set()
         return set(names)
+
+    def _gates_by(self, name: str) -> tuple[bool, int]:
+        """Sorts the gate of a product before what it gates."""
+        producer = self._graph.producer.get(name)
+        return producer is None or producer.op_type != "Clip", math.prod(self._graph.shapes[name][2:])
 
     def _count(self, name: str) -> int:
         """Channels of a tensor, computed or constant."""

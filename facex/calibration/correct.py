@@ -31,23 +31,37 @@ def correct_biases(
         crops: float32 [n, 3, h, w], 0-255, most of them around faces.
         prepare: see `Simulation.forward`; what it changes does not change what is expected.
     """
-    expected = simulation(crops, quantized=False)
+    heads = {name for level in levels for name in (level.margin, level.box, level.landmarks)}
+    means: dict[str, Tensor] = {}  # in place of the tensors, which would fill the memory
+
+    def noted(name: str, result: Tensor) -> Tensor:
+        means[name] = _mean(result)
+        return result
+
+    expected = simulation(crops, quantized=False, adjust=noted, keep=heads)
     weights = {name: weight for level in levels for name, weight in _head_weights(level, expected).items()}
 
     def corrected(name: str, result: Tensor) -> Tensor:
-        weight = weights.get(name, torch.ones(1, 1, 1, 1)).expand_as(result)
-        mean = ((result - expected[name]) * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3))
+        if name in weights:
+            mean = _mean((result - expected[name]) * weights[name]) / _mean(weights[name])
+        else:
+            mean = _mean(result) - means[name]
         simulation.shift_bias(name, -mean)
-        unbiased: Tensor = result - mean[None, :, None, None]
+        unbiased: Tensor = result - mean.float()[None, :, None, None]
         return unbiased
 
-    simulation(crops, adjust=corrected, prepare=prepare)
+    simulation(crops, adjust=corrected, prepare=prepare, keep=heads)
+
+
+def _mean(value: Tensor) -> Tensor:
+    """Of every channel, float64 [C]."""
+    return value.mean(dim=(0, 2, 3), dtype=torch.float64)
 
 
 def _head_weights(level: Level, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """How much each value of the head's tensors counts, in their shape."""
-    (box, _), (points, _), (margin, _) = level.weighted(expected)
-    return {
-        name: weight.expand(level.by_prior(expected[name]).shape).reshape(expected[name].shape)
-        for name, weight in ((level.box, box), (level.landmarks, points), (level.margin, margin.unsqueeze(2)))
-    }
+    found = {}
+    for name, (weight, _) in zip(level.tensors, level.weighted(expected), strict=True):
+        by_value = weight.unsqueeze(2) if name == level.margin else weight  # one margin of two logits
+        found[name] = by_value.expand(level.by_prior(expected[name]).shape).reshape(expected[name].shape)
+    return found

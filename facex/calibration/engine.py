@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facex.calibration import equalize, hygiene, images, observers, qdq, rewrites
+from facex.calibration import edit, equalize, hygiene, images, kernels, observers, qdq, rewrites
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 from facex.calibration.hygiene import Hygiene
@@ -98,7 +98,7 @@ class Calibrated:
         """
         model, source = _parsed(self.model), Graph(_parsed(self.relaxed))
         for node in (n for n in source.trunk if n.op_type == "Conv" and n.output[0] in floats):
-            rewrites.set_constants(model, {name: source.constants[name] for name in node.input[1:3]})
+            edit.set_constants(model, {name: source.constants[name] for name in node.input[1:3]})
         rewrites.join_leaky_relus(model, floats)
         qdq.write(model, without(self.plan, Graph(model), floats), path)
 
@@ -168,11 +168,13 @@ def calibrate(pivot: Path, seen: Seen, setting: Setting, *, states: Path, clock:
     plan, stability = _plan(model, seen, setting, clock)
     if setting.effort is Effort.BEST:
         learned = _reconstruct(model, relaxed, plan, seen, setting, states, clock)
-        rewrites.set_constants(model, learned.constants)
+        edit.set_constants(model, learned.constants)
         equalize.apply(relaxed, learned.factors)
         plan = dataclasses.replace(plan, activations={name: learned.grids[name] for name in plan.activations})
     if setting.effort is not Effort.MINMAX:
         plan = for_leaky_kernels(plan, Graph(model))
+    plan = kernels.with_multipliers(plan, Graph(model))
+    edit.set_constants(model, kernels.without_dead_channels(plan, Graph(model)))
     return Calibrated(
         model=model.SerializeToString(),
         relaxed=relaxed.SerializeToString(),
@@ -235,7 +237,7 @@ def _plan(model: Any, seen: Seen, setting: Setting, clock: Clock) -> tuple[Quant
             _weigh(graph, plan, together, seen, setting, clock)
             plan = make_plan(graph, {name: o.range() for name, o in together.items()}, method)
         with clock("calibrate", f"correcting biases {at}"):
-            rewrites.set_constants(model, _corrected(graph, plan, seen, setting))
+            edit.set_constants(model, _corrected(graph, plan, seen, setting))
     except UnsupportedOperatorError as reason:
         clock.progress.warn(f"ranges are not weighed by what they do to faces, biases not corrected: {reason.what}")
     return plan, stability
@@ -254,11 +256,11 @@ def _weigh(
     from facex.calibration.simulate import Simulation, torch_threads
 
     images = {i.name for i in graph.model.graph.input}
-    inside = {name: observer for name, observer in together.items() if name not in images}
+    weighed = {n: o for n, o in together.items() if n not in images and isinstance(o, observers.MeanSquaredError)}
     with torch_threads(setting.threads):
         crops = _crops(seen, setting, IMPORTANCE_CROPS)
         simulation = Simulation(graph, plan)
-        importance.weigh(graph, simulation, inside, crops, seed=setting.seed, on_crop=clock.progress.advance)
+        importance.weigh(graph, simulation, weighed, crops, seed=setting.seed, on_crop=clock.progress.advance)
 
 
 def _corrected(graph: Graph, plan: QuantizationPlan, seen: Seen, setting: Setting) -> dict[str, NDArray[np.float32]]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.calibration.channels import Channels
+from facex.calibration.edit import set_constants
 from facex.calibration.graph import Graph, attribute
-from facex.calibration.rewrites import set_constants
 
 POWER = 0.5
 """Between 0, nothing, and 1, equal ranges: full equalization moves all the inequality into the weights."""

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 MAC_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 SAME_RANGE_OPERATORS = frozenset({"Concat", "Resize", "Transpose", "Reshape", "MaxPool", "Identity"})
 """Operators whose 8-bit kernels need one scale for all their inputs and outputs."""
+RELU6 = (0.0, 6.0)
+"""Bounds of the Clip that 8-bit kernels fuse like a ReLU."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,19 @@ class Graph:
         """The inputs of a node that are computed, not constant."""
         return [name for name in node.input if name and name not in self.constants]
 
+    def bounds(self, clip: Any) -> tuple[float, float]:
+        """Lower and upper bound of a Clip; infinite where it has none."""
+        low, high = (self.constants.get(name) for name in (*clip.input[1:3], "", "")[:2])
+        return (-np.inf if low is None else float(low)), (np.inf if high is None else float(high))
+
     def fused_into_relu(self, node: Any) -> bool:
-        """Whether every 8-bit kernel clips this node's output by the ReLU that alone follows it."""
+        """Whether every 8-bit kernel clips this node's output by the ReLU or ReLU6 that alone follows it."""
         followers = self.consumers.get(node.output[0], [])
         fusable = node.op_type in MAC_OPERATORS or node.op_type in {"Add", "Sub"}
-        return fusable and len(followers) == 1 and followers[0].op_type == "Relu"
+        return fusable and len(followers) == 1 and self._is_relu(followers[0])
+
+    def _is_relu(self, node: Any) -> bool:
+        return node.op_type == "Relu" or (node.op_type == "Clip" and self.bounds(node) == RELU6)
 
     def quantized_tensors(self) -> list[str]:
         """Activations of the trunk that carry a scale: its inputs and every output that is not fused into a ReLU."""

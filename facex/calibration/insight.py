@@ -44,7 +44,7 @@ class TensorInsight:
         sqnr_db: energy of the float twin's values over that of the error in the quantized run, in decibels, within
             +-`SQNR_LIMIT_DB`; None where a value is not finite.
         relative_head_error: energy of the head's error over that of its signal when this tensor alone is quantized,
-            averaged over scores, boxes and landmarks; NaN where a value is not finite.
+            averaged over scores, boxes, landmarks and mesh codes; NaN where a value is not finite.
     """
 
     name: str
@@ -71,8 +71,9 @@ class Insight:
 
     Attributes:
         tensors: in the order of the graph.
-        heads: `scores` (logits of background and face), `boxes` and `landmarks` (offsets) of a detector, or the names
-            of the trunk's results -> SQNR in decibels of the whole quantized file.
+        heads: `scores` (logits of background and face), `boxes` and `landmarks` (offsets) and, where there are mesh
+            codes, `mesh` of a detector, or the names of the trunk's results -> SQNR in decibels of the whole quantized
+            file.
         photographs: how many were run.
     """
 
@@ -189,11 +190,13 @@ def _roles(graph: Graph) -> dict[str, list[str]]:
         found = levels(graph)
     except BackendError:
         return {name: [name] for name in graph.heads}
-    return {
+    roles = {
         "scores": [level.margin for level in found],
-        "boxes": [level.box for level in found],
+        "boxes": [name for level in found for name in (level.anchor, level.box) if name],
         "landmarks": [level.landmarks for level in found],
+        "mesh": [level.mesh for level in found if level.mesh],
     }
+    return {role: names for role, names in roles.items() if names}
 
 
 def _part(graph: Graph, twin: Twin, grid: Grid) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from facex.calibration import gates
 from facex.calibration.graph import Graph, attribute
 from facex.calibration.plan import QMAX, QMIN, SMALLEST_SCALE
 from facex.errors import BackendError
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
+After = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""What an activation makes of values."""
+
 BINS = 8192
 """Of a histogram that is symmetric about zero; a tensor uses at least a quarter of them."""
 CLIPPED_SHARE = 1e-4
 """What the percentile range leaves out at either end."""
 COUNTED_SHARE = 0.05
 """Of the mere count of values in their weight, where their importance is known."""
+FLATTEST = 0.01
+"""Slope of an activation below which the importance of a value before it says nothing of the one after it."""
 TOP_SHARE = 1e-3
 """A channel's magnitude on a photograph is exceeded by this share of its values: one outlier must not decide."""
 TYPICAL_PHOTOGRAPH = 0.9
@@ -55,7 +61,7 @@ class RangeObserver(Observer, Protocol):
 class MinMax:
     """The extremes ever seen: nothing is clipped, and one outlier widens every step."""
 
-    def __init__(self, slope: float = 1.0) -> None:
+    def __init__(self, after: After | None = None) -> None:
         self._low, self._high = np.inf, -np.inf
 
     def update(self, values: NDArray[np.float32]) -> None:
@@ -77,8 +83,8 @@ class MinMax:
 class _Histogram:
     """Counts over [-reach, reach]; the reach doubles, and bins merge in pairs, when a larger value comes."""
 
-    def __init__(self, slope: float = 1.0) -> None:
-        self._slope = slope
+    def __init__(self, after: After | None = None) -> None:
+        self._after = after
         self._reach = 0.0
         self._counts = np.zeros(BINS)
         self._importance = np.zeros(BINS)
@@ -149,47 +155,49 @@ class Percentile(_Histogram):
 
 
 class MeanSquaredError(_Histogram):
-    """The range of the least squared error after the LeakyReLU that alone reads the tensor, if one does.
+    """The range of the least squared error after the activation that alone reads the tensor, if one does.
 
     What the activation shrinks counts less: a range may clip negative values that would come out small anyway. Once it
-    is told (`weigh`), errors count by how much they matter to the result.
+    is told (`weigh`), errors count by how much they matter to the result; that knows the activation already.
     """
 
     def range(self) -> tuple[float, float]:
         """The best of a coarse grid of clipped bounds, refined once around it."""
-        centres, counts = self._weighted()
+        weighted = self._weighted()
         low, high = min(self._low, 0.0), max(self._high, 0.0)
         if low == high:
             return low, high
         lows = np.linspace(0.05, 1, 20) if low < 0 else np.ones(1)
         highs = np.linspace(0.3, 1, 15) if high > 0 else np.ones(1)
         for _ in range(2):
-            errors = np.array([[self._error(a * low, b * high, centres, counts) for b in highs] for a in lows])
+            errors = np.array([[self._error(a * low, b * high, weighted) for b in highs] for a in lows])
             i, j = np.unravel_index(errors.argmin(), errors.shape)
             best = float(lows[i]), float(highs[j])
             lows, highs = _around(lows, int(i)), _around(highs, int(j))
         return best[0] * low, best[1] * high
 
-    def _weighted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centres of bins and how much an error counts there; what was never weighed counts a little."""
-        if not self._importance.any():
-            return self._occupied()
-        centres = self._centres()
-        # the importance of a value before the activation is that after it times the square of the slope
-        importance = np.where(centres < 0, self._importance / max(self._slope**2, SMALLEST_SCALE), self._importance)
-        weights = importance / importance.sum() + COUNTED_SHARE * self._counts / self._counts.sum()
-        used = np.flatnonzero(weights)
-        return centres[used], weights[used]
+    def _weighted(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Centres of bins, how much an error counts there, and how much one after the activation."""
+        centres, total = self._centres(), self._counts.sum()
+        # what errors after the activation would weigh, which is what the mere count is added to
+        known = (self._importance / self._squared_slopes(centres)).sum()
+        used = np.flatnonzero(self._importance + self._counts)
+        importance = self._importance / known if known else self._importance
+        counts = self._counts / total * (COUNTED_SHARE if known else 1.0)
+        return centres[used], importance[used], counts[used]
 
-    def _error(self, low: float, high: float, centres: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
+    def _squared_slopes(self, centres: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._after is None:
+            return np.ones_like(centres)
+        return np.maximum(np.square(np.gradient(self._after(centres), centres)), FLATTEST**2)
+
+    def _error(self, low: float, high: float, weighted: tuple[NDArray[np.float64], ...]) -> float:
+        centres, importance, counts = weighted
         scale = max((high - low) / (QMAX - QMIN), SMALLEST_SCALE)
         zero = np.round(QMIN - low / scale)
         kept = (np.clip(np.round(centres / scale) + zero, QMIN, QMAX) - zero) * scale
-        error = np.square(self._after(kept) - self._after(centres))
-        return float(counts @ error)
-
-    def _after(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values if self._slope == 1 else np.where(values > 0, values, self._slope * values)
+        after = np.square(self._after(kept) - self._after(centres)) if self._after else np.square(kept - centres)
+        return float(importance @ np.square(kept - centres) + counts @ after)
 
 
 def _around(grid: NDArray[np.float64], index: int) -> NDArray[np.float64]:
@@ -197,12 +205,12 @@ def _around(grid: NDArray[np.float64], index: int) -> NDArray[np.float64]:
     return np.linspace(grid[max(index - 1, 0)], grid[min(index + 1, len(grid) - 1)], 9)
 
 
-OBSERVERS: Mapping[str, Callable[[float], RangeObserver]] = {
+OBSERVERS: Mapping[str, Callable[[After | None], RangeObserver]] = {
     "minmax": MinMax,
     "percentile": Percentile,
     "mse": MeanSquaredError,
 }
-"""Name -> maker; its argument is the slope of the LeakyReLU that follows, 1 for none."""
+"""Name -> maker; its argument is the activation that follows, None for none."""
 
 
 class Halves:
@@ -247,17 +255,30 @@ class ChannelMagnitude:
 
 
 def range_observers(graph: Graph, method: str) -> dict[str, Halves]:
-    """Observers for every quantized tensor; a method that looks behind activations is told their slope."""
-    make = OBSERVERS[method]
-    slopes = {name: _slope_after(graph, name) for name in graph.quantized_tensors()}
-    return {name: Halves(make(slope), make(slope)) for name, slope in slopes.items()}
+    """Observers for every quantized tensor; a method that looks behind activations is told which follows."""
+    found = {}
+    for name in graph.quantized_tensors():
+        make, after = OBSERVERS["minmax" if _one_value(graph, name) else method], _activation_after(graph, name)
+        found[name] = Halves(make(after), make(after))
+    return found
 
 
-def _slope_after(graph: Graph, name: str) -> float:
+def _one_value(graph: Graph, name: str) -> bool:
+    """Whether a tensor has one value a channel: each counts for a whole photograph, so none is an outlier."""
+    return all(side == 1 for side in graph.shapes[name][2:])
+
+
+def _activation_after(graph: Graph, name: str) -> After | None:
+    """The LeakyReLU or hard swish that alone reads a tensor."""
     follower = graph.only_consumer(name)
-    if follower is None or follower.op_type != "LeakyRelu":
-        return 1.0
-    return float(attribute(follower, "alpha", 0.01))
+    if follower is not None and follower.op_type == "LeakyRelu":
+        slope = float(attribute(follower, "alpha", 0.01))
+        return lambda x: np.where(x > 0, x, slope * x)
+    swish = gates.gates_itself(graph, name) or (follower is not None and follower.op_type == "HardSwish")
+    if swish:
+        return gates.hard_swish
+    # the gate of a hard swish is shut for most of what is below zero, from where on depends on the channel
+    return (lambda x: np.maximum(x, 0)) if gates.is_gated(graph, name) else None
 
 
 def watch(

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 WARM_UP_STEPS = 10
 SAVE_EVERY = 50
+MOST_BYTES = 3e9
+"""Of activations that a backward pass may hold."""
+BYTES_HELD = 16
+"""By it for every value of the trunk: float32 before and after rounding, and what operators keep for themselves."""
 
 
 def reconstruct(
@@ -88,9 +92,10 @@ class _Learning:
         self._seed, self._schedule = seed, schedule
         self.simulation = Simulation(graph, plan)
         self._levels = levels(graph)
-        self._names = [name for level in self._levels for name in (level.margin, level.box, level.landmarks)]
+        self._names = [name for level in self._levels for name in level.tensors]
         self._crops = crops(photographs, faces, schedule, np.random.default_rng([seed, 0]))
         self._targets = self._answers(Simulation(teacher, plan))
+        self._part = part_of(graph, self._crops.shape[1], schedule.batch)
         self._optimizer = torch.optim.Adam(rates(self.simulation, schedule), betas=(0.9, 0.99))
         self._top_rates = [group["lr"] for group in self._optimizer.param_groups]
 
@@ -99,7 +104,7 @@ class _Learning:
         """The float network's head on every crop, one tensor per name, float32 [pool, C, h, w]."""
         found: list[list[Tensor]] = [[] for _ in self._names]
         for batch in torch.split(self._crops, self._schedule.batch):
-            values = teacher(as_input(batch), quantized=False)
+            values = teacher(as_input(batch), quantized=False, keep=self._names)
             for tensors, name in zip(found, self._names, strict=True):
                 tensors.append(values[name].clone())
         return [torch.cat(tensors) for tensors in found]
@@ -123,11 +128,15 @@ class _Learning:
         for group, top in zip(self._optimizer.param_groups, self._top_rates, strict=True):
             group["lr"] = top * rate
         index = self._batch(step)
-        values = self.simulation(as_input(self._crops[index]))
-        targets = dict(zip(self._names, (t[index] for t in self._targets), strict=True))
+        faces = _faces(self._levels, self._targets_of(index))
         self._optimizer.zero_grad()
-        head_loss(self._levels, values, targets).backward()  # type: ignore[no-untyped-call]
+        for part in torch.split(index, self._part):
+            values = self.simulation(as_input(self._crops[part]), keep=self._names)
+            (head_error(self._levels, values, self._targets_of(part)) / faces).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+
+    def _targets_of(self, index: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self._names, (t[index] for t in self._targets), strict=True))
 
     def _batch(self, step: int) -> Tensor:
         """Crops of a step: epochs in a new order each, a function of the step alone."""
@@ -232,11 +241,33 @@ def rates(simulation: Simulation, schedule: Schedule) -> list[dict[str, Any]]:
     return groups
 
 
+def part_of(graph: Graph, side: int, batch: int) -> int:
+    """How many crops of a batch to run at a time: what a backward pass holds of them stays below `MOST_BYTES`.
+
+    Args:
+        graph: of the network.
+        side: of a crop, in pixels.
+        batch: crops a step.
+    """
+    (image,) = (i.name for i in graph.model.graph.input)
+    share = side * side / math.prod(graph.shapes[image][2:])
+    elements = sum(math.prod(graph.shapes[name]) for name in graph.trunk_tensors) * share
+    return max(1, min(batch, int(MOST_BYTES / (elements * BYTES_HELD))))
+
+
 def head_loss(found_levels: Sequence[Level], values: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-    """Squared errors of the head, weighted as `Level.weighted` says, for each face's worth of priors."""
-    total, faces = torch.zeros(()), torch.zeros(())
+    """`head_error` for each face's worth of priors."""
+    return head_error(found_levels, values, targets) / _faces(found_levels, targets)
+
+
+def head_error(found_levels: Sequence[Level], values: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """Squared errors of the head, weighted as `Level.weighted` says."""
+    total = torch.zeros(())
     for level in found_levels:
         pairs = zip(level.weighted(values, targets), level.weighted(targets), strict=True)
         total = total + sum((weight * (value - target).square()).sum() for (weight, value), (_, target) in pairs)
-        faces = faces + level.face_weight(targets)
-    return total / faces
+    return total
+
+
+def _faces(found_levels: Sequence[Level], targets: dict[str, Tensor]) -> Tensor:
+    return sum((level.face_weight(targets) for level in found_levels), torch.zeros(()))

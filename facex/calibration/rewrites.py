@@ -6,12 +6,13 @@ they remove is a tensor whose range is bad for 8 bits: one step must serve numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facex.calibration.edit import constant, convolution, replace
+from facex.calibration.gates import integer_gates, means_of_channels
 from facex.calibration.graph import Graph, attribute
 
 FINEST_STRIDE = 2
@@ -27,7 +28,9 @@ def all_exact(model: Any) -> dict[str, int]:
         name of the rewrite -> how many places it changed.
     """
     own_constants(model)
+    means_of_channels(model)
     return {
+        "integer_gate": integer_gates(model),
         "relu_before_concat": relu_before_concat(model),
         "lossless_image": lossless_image(model),
         "split_leaky_relu": split_leaky_relus(model),
@@ -41,7 +44,7 @@ def own_constants(model: Any) -> None:
         weight = graph.constants[node.input[1]]
         has_bias = len(node.input) > 2 and bool(node.input[2])
         bias = graph.constants[node.input[2]] if has_bias else np.zeros(len(weight))
-        _replace(model, [node], [_convolution(model, node, node.input[0], node.output[0], weight, bias)])
+        replace(model, [node], [convolution(model, node, node.input[0], node.output[0], weight, bias)])
 
 
 def relu_before_concat(model: Any) -> int:
@@ -63,7 +66,7 @@ def relu_before_concat(model: Any) -> int:
         merged = helper.make_node(
             "Concat", names, [relu.output[0]], name=f"{relu.output[0]}_concat", axis=attribute(concat, "axis", 1)
         )
-        _replace(model, [concat, relu], [*branches, merged])
+        replace(model, [concat, relu], [*branches, merged])
         moved += 1
     return moved
 
@@ -89,8 +92,8 @@ def lossless_image(model: Any) -> int:
         weight = graph.constants[conv.input[1]].astype(np.float64)
         bias = graph.constants[conv.input[2]] - weight.sum(axis=(2, 3)) @ mean.reshape(-1).astype(np.float64)
         padded, strips = _strips(model, graph, image, mean, conv)
-        merged = _convolution(model, conv, padded, conv.output[0], weight, bias, pads=[0, 0, 0, 0])
-        _replace(model, [sub, conv], [*strips, merged])
+        merged = convolution(model, conv, padded, conv.output[0], weight, bias, pads=[0, 0, 0, 0])
+        replace(model, [sub, conv], [*strips, merged])
         changed += 1
     return changed
 
@@ -115,7 +118,7 @@ def _strips(model: Any, graph: Graph, image: str, mean: NDArray[np.float32], con
             shape = [1, channels, *sides]
             shape[2 + axis] = thickness
             output = stem = f"{stem}_{'yx'[axis]}{place}"
-            strip = _constant(model, f"{output}_strip", np.broadcast_to(mean, shape))
+            strip = constant(model, f"{output}_strip", np.broadcast_to(mean, shape))
             parts = [strip, name] if place == "before" else [name, strip]
             nodes.append(helper.make_node("Concat", parts, [output], name=output, axis=2 + axis))
             name = output
@@ -158,7 +161,7 @@ def _split(model: Any, graph: Graph, conv: Any, leaky: Any, follower: Any) -> No
 
     slope, halves = attribute(leaky, "alpha", 0.01), f"{leaky.output[0]}{HALVES}"
     weight, bias = (graph.constants[name].astype(np.float64) for name in conv.input[1:3])
-    both = _convolution(
+    both = convolution(
         model, conv, conv.input[0], f"{halves}_sum", np.concatenate([weight, -slope * weight]),
         np.concatenate([bias, -slope * bias]),
     )  # fmt: skip
@@ -166,8 +169,8 @@ def _split(model: Any, graph: Graph, conv: Any, leaky: Any, follower: Any) -> No
     mix, offset = (graph.constants[name].astype(np.float64) for name in follower.input[1:3])
     dense = _dense(mix, attribute(follower, "group", 1))
     subtracting = np.concatenate([dense, -dense], axis=1)
-    mixed = _convolution(model, follower, halves, follower.output[0], subtracting, offset, group=1)
-    _replace(model, [conv, leaky, follower], [both, relu, mixed])
+    mixed = convolution(model, follower, halves, follower.output[0], subtracting, offset, group=1)
+    replace(model, [conv, leaky, follower], [both, relu, mixed])
 
 
 def join_leaky_relus(model: Any, floats: frozenset[str]) -> int:
@@ -191,8 +194,8 @@ def join_leaky_relus(model: Any, floats: frozenset[str]) -> int:
         own = _depthwise(weight)
         if own is not None:
             channels = weight.shape[1]
-            narrow = _convolution(model, conv, conv.input[0], conv.output[0], own, bias, group=channels)
-            _replace(model, [conv], [narrow])
+            narrow = convolution(model, conv, conv.input[0], conv.output[0], own, bias, group=channels)
+            replace(model, [conv], [narrow])
     return done
 
 
@@ -214,10 +217,10 @@ def _join(model: Any, graph: Graph, conv: Any, relu: Any, follower: Any) -> None
     inside = np.sum(w * negative, axis=(1, 2, 3)) * np.sum(v * subtracted, axis=(0, 2, 3))
     square = np.sum(w * w, axis=(1, 2, 3)) * np.sum(v * v, axis=(0, 2, 3))
     slope = float(inside.sum() / square.sum())
-    single = _convolution(model, conv, conv.input[0], conv.output[0], w, np.split(bias, 2)[0])
+    single = convolution(model, conv, conv.input[0], conv.output[0], w, np.split(bias, 2)[0])
     leaky = helper.make_node("LeakyRelu", [conv.output[0]], [relu.output[0]], name=relu.output[0], alpha=slope)
-    mixed = _convolution(model, follower, relu.output[0], follower.output[0], v, offset)
-    _replace(model, [conv, relu, follower], [single, leaky, mixed])
+    mixed = convolution(model, follower, relu.output[0], follower.output[0], v, offset)
+    replace(model, [conv, relu, follower], [single, leaky, mixed])
 
 
 def _depthwise(weight: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -237,62 +240,3 @@ def _dense(weight: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
         first = i // (outputs // groups) * inputs
         result[i, first : first + inputs] = weight[i]
     return result
-
-
-def _convolution(
-    model: Any,
-    like: Any,
-    source: str,
-    output: str,
-    weight: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    **attributes: Any,
-) -> Any:
-    """A convolution with the attributes of another, except those given."""
-    from onnx import helper
-
-    inputs = [source, _constant(model, f"{output}_weight", weight), _constant(model, f"{output}_bias", bias)]
-    kept = {a.name: helper.get_attribute_value(a) for a in like.attribute}
-    return helper.make_node("Conv", inputs, [output], name=output, **{**kept, **attributes})
-
-
-def _constant(model: Any, name: str, value: NDArray[Any]) -> str:
-    """Add or replace an initializer, as float32."""
-    from onnx import numpy_helper
-
-    for i, tensor in enumerate(model.graph.initializer):
-        if tensor.name == name:
-            del model.graph.initializer[i]
-            break
-    model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32, order="C"), name))
-    return name
-
-
-def set_constants(model: Any, values: Mapping[str, NDArray[Any]]) -> None:
-    """Add or replace initializers, as float32."""
-    for name, value in values.items():
-        _constant(model, name, value)
-
-
-def _replace(model: Any, old: list[Any], new: list[Any]) -> None:
-    """Put `new` in the place of the last of `old`; drop shapes, which may have changed, and unread constants."""
-    from onnx import NodeProto
-
-    gone = {node.output[0] for node in old}
-    kept: list[Any] = []
-    for node in model.graph.node:
-        if node.output[0] not in gone:
-            kept.append(node)
-        elif node.output[0] == old[-1].output[0]:
-            kept.extend(new)
-    copies = []
-    for node in kept:  # they are views into the list that is about to be cleared
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del model.graph.node[:], model.graph.value_info[:]
-    model.graph.node.extend(copies)
-    read = {name for node in copies for name in node.input}
-    unread = [t for t in model.graph.initializer if t.name not in read]
-    for tensor in unread:
-        model.graph.initializer.remove(tensor)

@@ -7,7 +7,7 @@ differs from the kernels by their last rounding alone. The finished QDQ model is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,7 @@ class Simulation(nn.Module):
         self._channels = Channels(graph)
         self._nodes = graph.trunk
         _refuse_unknown(self._nodes)
+        self._last_read = {name: i for i, node in enumerate(self._nodes) for name in (*node.output, *node.input)}
         grids = [sorted(group & set(plan.activations)) for group in graph.shared_ranges()]
         self._grids = [names for names in grids if names]
         self._grid_of = {name: i for i, names in enumerate(self._grids) for name in names}
@@ -144,6 +145,7 @@ class Simulation(nn.Module):
         only: frozenset[str] | None = None,
         adjust: Callable[[str, Tensor], Tensor] | None = None,
         prepare: Callable[[Any, Tensor], None] | None = None,
+        keep: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """Run the trunk.
 
@@ -153,12 +155,13 @@ class Simulation(nn.Module):
             only: round nothing but the results and weights of the nodes with these outputs.
             adjust: given the name and the result of every convolution before it is rounded; what it returns counts.
             prepare: given every convolution and what is about to enter it; it may change its weights.
+            keep: tensors to return; others are forgotten once they are read for the last time. None keeps all.
 
         Returns:
-            Every tensor of the trunk, by name.
+            Tensors of the trunk, by name.
         """
         values = {self._graph.model.graph.input[0].name: image}
-        for node in self._nodes:
+        for i, node in enumerate(self._nodes):
             name = node.output[0]
             rounds = quantized and (only is None or name in only)
             if node.op_type == "Conv":
@@ -168,10 +171,16 @@ class Simulation(nn.Module):
                 result = adjust(name, result) if adjust else result
             elif node.op_type == "Resize":
                 result = self._upsample(node, values[node.input[0]])
+            elif node.op_type == "Clip":
+                result = values[node.input[0]].clamp(*self._graph.bounds(node))
             else:
                 result = _OPERATORS[node.op_type](node, self._operands(node, values))
             on_grid = node.op_type in SAME_RANGE_OPERATORS and not self._constants_of(node)
             values[name] = self.rounded(name, result) if rounds and name in self._grid_of and not on_grid else result
+            if keep is not None:
+                for read in {*node.output, *node.input} - set(keep):
+                    if self._last_read[read] == i:
+                        values.pop(read, None)
         return values
 
     def _constants_of(self, node: Any) -> list[str]:
@@ -269,18 +278,39 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
 
 
+def _hard_sigmoid(node: Any, x: Sequence[Tensor]) -> Tensor:
+    gate: Tensor = x[0] * attribute(node, "alpha", 0.2) + attribute(node, "beta", 0.5)
+    return gate.clamp(0, 1)
+
+
+def _max_pool(node: Any, x: Sequence[Tensor]) -> Tensor:
+    """Beyond the border there is nothing, not zero."""
+    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    padded = F.pad(x[0], (left, right, top, bottom), value=-torch.inf)
+    pooled: Tensor = F.max_pool2d(
+        padded, attribute(node, "kernel_shape", None), attribute(node, "strides", [1, 1]),
+        dilation=attribute(node, "dilations", [1, 1]), ceil_mode=bool(attribute(node, "ceil_mode", 0)),
+    )  # fmt: skip
+    return pooled
+
+
 _OPERATORS: Mapping[str, Callable[[Any, Sequence[Tensor]], Tensor]] = {
     "Add": lambda _, x: x[0] + x[1],
     "Concat": lambda node, x: torch.cat(list(x), dim=attribute(node, "axis", 1)),
+    "GlobalAveragePool": lambda _, x: x[0].mean(dim=(2, 3), keepdim=True),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda _, x: F.hardswish(x[0]),
     "Identity": lambda _, x: x[0],
     "LeakyRelu": lambda node, x: F.leaky_relu(x[0], attribute(node, "alpha", 0.01)),
+    "MaxPool": _max_pool,
+    "Mul": lambda _, x: x[0] * x[1],
     "Relu": lambda _, x: F.relu(x[0]),
     "Sub": lambda _, x: x[0] - x[1],
 }
 
 
 def _refuse_unknown(nodes: Sequence[Any]) -> None:
-    unknown = sorted({n.op_type for n in nodes} - {"Conv", "Resize", *_OPERATORS})
+    unknown = sorted({n.op_type for n in nodes} - {"Clip", "Conv", "Resize", *_OPERATORS})
     if unknown:
         raise UnsupportedOperatorError(
             f"reconstruction does not know {', '.join(unknown)}", hint="use --int8-effort fast"

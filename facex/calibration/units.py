@@ -103,9 +103,10 @@ def sensitivities(
     with torch_threads(threads):
         simulation, found = Simulation(graph, plan), levels(graph)
         image = torch.from_numpy(crops)
+        heads = set(graph.heads)
         with torch.no_grad():
-            expected = simulation(image, quantized=False)
+            expected = simulation(image, quantized=False, keep=heads)
             return {
-                unit.name: float(head_loss(found, simulation(image, only=unit.outputs), expected))
+                unit.name: float(head_loss(found, simulation(image, only=unit.outputs, keep=heads), expected))
                 for unit in units(graph)
             }

@@ -2,9 +2,8 @@
 
 A device is a module of this package; the file name is the registry, and the word a user types, who may add an argument
 after a colon (`adb:SERIAL`). A device measures or estimates the artifacts that it is handed and returns one
-`facex.types.Latency` for each, which says by its `kind` whether the number is measured, emulated or estimated,
-and whose `device` begins with the word.
-`host` times opened sessions; every other device takes files, and its module has
+`facex.types.Latency` for each, which says by its `kind` whether the number is measured, emulated or estimated, and
+whose `device` begins with that word. `host` times opened sessions; every other device takes files, and its module has
 
     TARGETS                                            targets whose files it can time
     OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
@@ -22,9 +21,8 @@ import pkgutil
 from typing import Any
 
 from facex.errors import UsageError
-from facex.types import DeviceOptions
+from facex.types import HOST, DeviceOptions
 
-HOST = "host"
 ESTIMATE = "estimate"
 _NOT_DEVICES = ("budget",)
 _COMMON_OPTIONS = ("threads", "warmup", "runs", "runtime")

@@ -157,9 +157,9 @@ def connect(serial: str) -> Phone:
 
 def _listed(text: str) -> dict[str, str]:
     """Serial number -> state, from `adb devices`."""
-    title, _, rows = text.partition("List of devices attached")
-    if not _:
-        raise DeviceError(f"adb devices printed no list, but: {(title.strip().splitlines() or ['nothing'])[0][:200]}")
+    _, title, rows = text.partition("List of devices attached")
+    if not title:
+        raise DeviceError(f"adb devices printed no list, but: {failure(text)}")
     pairs = (line.split(None, 1) for line in rows.splitlines() if line.strip())
     return {name: state[0].strip() if state else "unknown" for name, *state in pairs}
 
@@ -174,9 +174,7 @@ def facts(phone: Phone) -> dict[str, str]:
     properties = {match["key"]: match["value"].strip() for match in _PROPERTY.finditer(text)}
     found = {fact: next((properties[k] for k in keys if properties.get(k)), "") for fact, keys in _FACTS.items()}
     if not found["model"] or not found["abi"]:
-        raise DeviceError(
-            f"{phone.serial}: getprop tells no model, but: {(text.strip().splitlines() or ['nothing'])[0]}"
-        )
+        raise DeviceError(f"{phone.serial}: getprop tells no model, but: {failure(text)}")
     return {fact: value for fact, value in found.items() if value}
 
 
@@ -225,9 +223,9 @@ def folder(phone: Phone, warn: Callable[[str], None], app: str = "") -> Iterator
 
 def _remove(phone: Phone, path: str, app: str) -> None:
     if app:
-        phone.script(f"am force-stop {app}")
+        phone.script(f"am force-stop {app} || true")
     # what was started from here is stopped first; brackets keep the pattern from matching the command line it is in
     phone.script(f"pkill -f '{path[:-1]}[{path[-1]}]/' || true")
     answer = phone.script(f"rm -rf {path}; test -e {path} || echo gone")
     if answer.strip().splitlines()[-1:] != ["gone"]:
-        raise DeviceError(f"rm -rf printed: {(answer.strip().splitlines() or ['nothing'])[0][:200]}")
+        raise DeviceError(f"rm -rf printed: {failure(answer)}")

@@ -10,6 +10,7 @@ https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/tools/bench
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,8 @@ HEAT = 1
 _DOWNLOADS = {"arm64-v8a": "android_aarch64_benchmark_model", "armeabi-v7a": "android_arm_benchmark_model"}
 _MACHINES = {"arm64-v8a": 183, "armeabi-v7a": 40, "armeabi": 40, "x86_64": 62, "x86": 3}
 """ABI of Android -> `e_machine` of its programs, from the ELF specification."""
+
+MB_PER_MIB = 2**20 / 1e6
 
 _TAG = "facex"
 
@@ -116,10 +119,7 @@ def _check(options: DeviceOptions) -> None:
 
 
 def _is_mask(text: str) -> bool:
-    try:
-        return int(text, 16) > 0 and text.isalnum()
-    except ValueError:  # no hexadecimal number: the answer
-        return False
+    return re.fullmatch(r"(0x)?[0-9a-f]+", text, re.IGNORECASE) is not None and int(text, 16) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,13 +263,13 @@ def _check_delegate(found: Timings, delegate: Delegate) -> None:
     """Refuse times of something else than what was asked for.
 
     Raises:
-        DeviceError: the program ignored the flags that choose a delegate, or the GPU took nothing.
+        DeviceError: the program ignored the flag that chooses the delegate, or the delegate took no operator.
     """
     for note in found.notes:
-        if note.startswith("Unconsumed") and "--use_" in note:
+        if note.startswith("Unconsumed") and f"--use_{delegate}=true" in note:
             raise DeviceError(f"this benchmark_model does not know {delegate}: {note}", hint="use a newer one")
-        if delegate is Delegate.GPU and "will not be executed by the delegate" in note:
-            raise DeviceError(f"the GPU runs none of the operators: {note}", hint="time it with --delegate xnnpack")
+        if note.startswith("Though") and str(delegate) in note.lower() and "will not be executed" in note:
+            raise DeviceError(f"{delegate} runs none of the operators: {note}", hint="choose another --delegate")
 
 
 def _profiled(phone: Phone, folder: str, flags: Sequence[str], way: _Way) -> tuple[OperatorTime, ...]:
@@ -299,5 +299,8 @@ def _latency(artifact: str, device: str, found: Timings, way: _Way, options: Dev
         p50_ms=found.median_ms or found.mean_ms,
         low_ms=found.low_ms or found.mean_ms,
         high_ms=found.high_ms or found.mean_ms,
-        method=f"benchmark_model ({way.name}), delegate {options.delegate}; {options.warmup} warm-up runs; {told}",
+        method=f"benchmark_model ({way.name}), delegate {options.delegate}; {options.warmup} warm-up runs; {told}; "
+        "load ends with the first inference; memory is what the process grew by",
+        load_ms=found.load_ms + found.first_ms if found.load_ms and found.first_ms else None,
+        memory_mb=found.memory_mb * MB_PER_MIB if found.memory_mb is not None else None,
     )

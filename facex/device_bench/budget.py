@@ -96,15 +96,15 @@ def _entry(entry: Latency, limits: Budget) -> Iterable[Finding]:
         ("memory", "MB", entry.memory_mb, limits.max_memory_mb),
     ):
         if actual is not None:
-            yield _judged(name, entry.artifact, unit, actual, limit, **about)
+            yield _judged(name, entry.artifact, unit, actual, limit, f"{entry.kind} ", **about)
         elif limit is not None:
             yield _skipped(name, entry.artifact, unit, limit, f"the {name} was not measured: {entry.method}", **about)
 
 
 def _judged_figure(entry: Latency, compare: BandEnd) -> tuple[float, str]:
-    """The figure that a limit holds, and what it is called where it is no median of a measurement."""
+    """The figure that a limit holds, and what it is, to stand before it."""
     if entry.kind is not LatencyKind.ESTIMATE:
-        return entry.p50_ms, "" if entry.kind is LatencyKind.MEASURED else f"{entry.kind}, "
+        return entry.p50_ms, f"{entry.kind} "
     figures = {BandEnd.UPPER: entry.high_ms, BandEnd.MEDIAN: entry.p50_ms, BandEnd.LOWER: entry.low_ms}
     words = {BandEnd.UPPER: "upper end of the", BandEnd.MEDIAN: "median of the", BandEnd.LOWER: "lower end of the"}
     return figures[compare], f"{words[compare]} {entry.kind}, "

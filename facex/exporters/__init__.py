@@ -9,6 +9,7 @@ A target module offers:
     def open_native(path, runtime) -> Session       optional: the system's own runtime, where the one above is facex's
     def halves(path, images, *, threads) -> tuple[Seen, ...]   with INFO.half_compute: what half precision would do
     def kernels(path) -> KernelFacts        optional: runs the file to tell what its fast delegate leaves, and the time
+    def read_foreign(path, *, threads) -> ForeignFile   optional: a file of any tool's, to be held against a checkpoint
 
 A fourth member, `describe`, is needed because inputs, integer share and minimum runtime must be read from the file that
 ships, not remembered from the conversion. `kernels` is apart from it because it runs the file, which `describe` never

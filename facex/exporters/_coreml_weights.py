@@ -39,7 +39,7 @@ def round_weights(network: Any, job: Job) -> None:
     import onnx
     import torch
 
-    from facex.calibration import equalize, level, rewrites, rounding
+    from facex.calibration import edit, equalize, level, rounding
     from facex.calibration.graph import Graph
 
     model = onnx.load(str(job.pivot))
@@ -48,7 +48,7 @@ def round_weights(network: Any, job: Job) -> None:
         # channels with weights of like size share a palette well
         equalize.apply(model, level.factors(model))
     grid = _palettes(bits) if bits else rounding.eight_bits
-    rewrites.set_constants(model, rounding.rounded(model, grid, job.crops))
+    edit.set_constants(model, rounding.rounded(model, grid, job.crops))
     constants = Graph(model).constants
     parameters = dict(network.named_parameters())
     missing = parameters.keys() - constants.keys()

@@ -180,5 +180,7 @@ def _unit(output: str, between: set[Kind]) -> HeadUnit:
     """What one unit of a head tensor is, from what lies between it and the output."""
     if ROLES[output] == "margin":
         return HeadUnit.LOGIT if Kind.SIGMOID in between else HeadUnit.SCORE
+    if ROLES[output] == "mesh":
+        return HeadUnit.CODE
     decoded = output in ("boxes", "landmarks")
     return HeadUnit.PIXEL if decoded and Kind.OTHER not in between else HeadUnit.OFFSET

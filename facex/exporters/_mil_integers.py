@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ONNX_NAMES: Mapping[str, str] = {
     "quantize": QUANTIZE, "dequantize": DEQUANTIZE, "conv": "Conv", "conv_transpose": "ConvTranspose",
-    "linear": "Gemm", "matmul": "MatMul", "relu": "Relu", "add": "Add", "sub": "Sub", "sigmoid": "Sigmoid",
-    "softmax": "Softmax", "concat": "Concat", "reshape": "Reshape", "transpose": "Transpose",
+    "linear": "Gemm", "matmul": "MatMul", "relu": "Relu", "relu6": "Relu", "add": "Add", "sub": "Sub",
+    "sigmoid": "Sigmoid", "softmax": "Softmax", "concat": "Concat", "reshape": "Reshape", "transpose": "Transpose",
     "slice_by_index": "Slice", "split": "Split", "squeeze": "Squeeze", "expand_dims": "Unsqueeze",
     "identity": "Identity", "cast": "Identity",
 }  # fmt: skip

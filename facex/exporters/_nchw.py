@@ -183,14 +183,56 @@ def _unsqueeze(node: Node, scope: Scope) -> Any:
     return mb.expand_dims(x=scope.operand(node.inputs[0]), axes=axes, name=_called(node))
 
 
-def _reduce_sum(node: Node, scope: Scope) -> Any:
-    x, axes = scope.operand(node.inputs[0]), scope.constant(node, 1, node.attributes.get("axes"))
-    if axes is None or not len(axes):
-        if node.attributes.get("noop_with_empty_axes", 0):
-            return x
-        axes = range(len(x.shape))
-    keep = bool(node.attributes.get("keepdims", 1))
-    return mb.reduce_sum(x=x, axes=[int(a) for a in axes], keep_dims=keep, name=_called(node))
+def _reduction(function: str) -> Callable[[Node, Scope], Any]:
+    def operator(node: Node, scope: Scope) -> Any:
+        x, axes = scope.operand(node.inputs[0]), scope.constant(node, 1, node.attributes.get("axes"))
+        if axes is None or not len(axes):
+            if node.attributes.get("noop_with_empty_axes", 0):
+                return x
+            axes = range(len(x.shape))
+        keep = bool(node.attributes.get("keepdims", 1))
+        return getattr(mb, function)(x=x, axes=[int(a) for a in axes], keep_dims=keep, name=_called(node))
+
+    return operator
+
+
+def _mean_of_channels(node: Node, scope: Scope) -> Any:
+    x = scope.operand(node.inputs[0])
+    return mb.reduce_mean(x=x, axes=list(range(2, len(x.shape))), keep_dims=True, name=_called(node))
+
+
+def _max_pool(node: Node, scope: Scope) -> Any:
+    """Both leave out of a window what lies beyond the border."""
+    given = node.attributes
+    if given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise _refuse(node, f"auto_pad {given['auto_pad'].decode()}")
+    if given.get("ceil_mode", 0) or any(d != 1 for d in given.get("dilations", [1, 1])) or len(node.outputs) > 1:
+        raise _refuse(node, "ceil_mode, a dilation or a second output")
+    top, left, bottom, right = given.get("pads", [0, 0, 0, 0])
+    return mb.max_pool(
+        x=scope.operand(node.inputs[0]), kernel_sizes=list(given["kernel_shape"]),
+        strides=list(given.get("strides", [1, 1])), pad_type="custom", pad=[top, bottom, left, right],
+        name=_called(node),
+    )  # fmt: skip
+
+
+def _clip(node: Node, scope: Scope) -> Any:
+    x, (low, high) = scope.operand(node.inputs[0]), _nodes.bounds(scope.constants, node)
+    if low == 0 and high in (6, np.inf):
+        return getattr(mb, "relu6" if high == 6 else "relu")(x=x, name=_called(node))
+    alpha, beta = np.nan_to_num(np.array([low, high], np.float32))  # infinity becomes the largest number
+    return mb.clip(x=x, alpha=alpha, beta=beta, name=_called(node))
+
+
+def _hard_sigmoid(node: Node, scope: Scope) -> Any:
+    alpha, beta = (np.float32(node.attributes.get(k, default)) for k, default in (("alpha", 0.2), ("beta", 0.5)))
+    return mb.sigmoid_hard(x=scope.operand(node.inputs[0]), alpha=alpha, beta=beta, name=_called(node))
+
+
+def _hard_swish(node: Node, scope: Scope) -> Any:
+    x = scope.operand(node.inputs[0])
+    gate = mb.sigmoid_hard(x=x, alpha=np.float32(1 / 6), beta=np.float32(0.5), name=f"{_called(node)}_gate")
+    return mb.mul(x=x, y=gate, name=_called(node))
 
 
 def _constant(node: Node, scope: Scope) -> None:
@@ -221,18 +263,24 @@ def _grid(node: Node, scope: Scope) -> tuple[np.float32, Any]:
 
 OPERATORS: dict[str, Callable[[Node, Scope], Any]] = {
     "Add": _binary("add"),
+    "Clip": _clip,
     "Concat": _concat,
     "Constant": _constant,
     "Conv": _conv,
     "DequantizeLinear": _dequantize_linear,
     "Exp": _elementwise("exp"),
     "Gather": _gather,
+    "GlobalAveragePool": _mean_of_channels,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
     "Identity": _elementwise("identity"),
     "LeakyRelu": _leaky_relu,
+    "MaxPool": _max_pool,
     "Mul": _binary("mul"),
     "Neg": _neg,
     "QuantizeLinear": _quantize_linear,
-    "ReduceSum": _reduce_sum,
+    "ReduceMean": _reduction("reduce_mean"),
+    "ReduceSum": _reduction("reduce_sum"),
     "Relu": _elementwise("relu"),
     "Reshape": _reshape,
     "Resize": _resize,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -94,6 +95,12 @@ def constant(values: Mapping[str, NDArray[Any]], node: Node, index: int, default
             f"{node.operator} '{node.name}': input {index} ('{name}') must be a constant to be lowered"
         )
     return values[name]
+
+
+def bounds(values: Mapping[str, NDArray[Any]], node: Node) -> tuple[float, float]:
+    """Lower and upper bound of a Clip; infinite where it has none."""
+    low, high = constant(values, node, 1, -np.inf), constant(values, node, 2, np.inf)
+    return float(low), float(high)
 
 
 def dequantized(values: Mapping[str, NDArray[Any]], node: Node) -> NDArray[Any]:

@@ -18,6 +18,9 @@ from facex.exporters._rewrites import ImageModel, output_names
 from facex.reference.detector import Detector
 from facex.types import Credits, Head, Size, as_plain
 
+MERGING = "eliminate_duplicate_initializer"
+"""A pass of onnxsim that is left out: heads with the same weights would lose their names, and be rounded as one."""
+
 
 def write(detector: Detector, size: Size, head: Head, opset: int, path: Path, credits: Credits | None = None) -> None:
     """Trace, simplify, check and save, with the credits in the metadata, from where other files take them.
@@ -33,14 +36,25 @@ def write(detector: Detector, size: Size, head: Head, opset: int, path: Path, cr
             (image,),
             str(path),
             input_names=["image"],
-            output_names=list(output_names(head)),
+            output_names=list(output_names(detector.contract, head)),
             opset_version=opset,
             dynamo=False,  # the tracing exporter names nodes after modules, and needs no package beyond torch
+            keep_initializers_as_inputs=True,  # or else parameters of equal values become one: see MERGING
         )
-        simplified, equivalent = onnxsim.simplify(onnx.load(str(path)), check_n=1)
+        traced = _with_one_input(onnx.load(str(path)))
+        simplified, equivalent = onnxsim.simplify(traced, check_n=1, skipped_optimizers=[MERGING])
     if not equivalent:
         raise BackendError("onnxsim's simplified model does not compute the same as the traced one")
     _save(simplified, metadata(detector, head) | _credits.entries(credits or Credits()), path)
+
+
+def _with_one_input(model: Any) -> Any:
+    """Before: parameters among the inputs. After: the image alone."""
+    parameters = {tensor.name for tensor in model.graph.initializer}
+    kept = [given for given in model.graph.input if given.name not in parameters]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model
 
 
 def metadata(detector: Detector, head: Head) -> dict[str, str]:

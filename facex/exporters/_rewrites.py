@@ -76,28 +76,30 @@ class ImageModel(nn.Module):
         self.mean: Tensor
         self.network = accept_rgb(fold_batch_norms(detector.network), contract)
         self.register_buffer("mean", torch.tensor(contract.mean_rgb, dtype=torch.float32).reshape(1, 3, 1, 1))
-        self.landmarks = contract.landmarks
+        self.landmarks, self.mesh = contract.landmarks, contract.mesh
         self.margin = FaceMargin(contract)
         self.decoder = Decoder(contract, size) if head is Head.DECODED else None
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the head, in the order of `output_names`."""
         levels = self.network(image - self.mean)
         margin = self.margin(levels)
+        extra = (_by_prior([level.mesh for level in levels if level.mesh is not None], self.mesh),) if self.mesh else ()
         if self.decoder is not None:
             boxes, landmarks = self.decoder(levels)
-            return boxes, torch.sigmoid(margin), landmarks
+            return boxes, torch.sigmoid(margin), landmarks, *extra
         margin = margin.reshape(1, -1, 1)
         return (
-            torch.cat([_by_prior(level.loc, 4) for level in levels], dim=1),
+            _by_prior([level.loc for level in levels], 4),
             torch.sigmoid(torch.cat([-margin, margin], dim=2)),
-            torch.cat([_by_prior(level.landm, 2 * self.landmarks) for level in levels], dim=1),
+            _by_prior([level.landm for level in levels], 2 * self.landmarks),
+            *extra,
         )
 
 
-def _by_prior(raw: Tensor, width: int) -> Tensor:
-    """[1, A*width, H, W] -> [1, H*W*A, width]."""
-    return raw.permute(0, 2, 3, 1).reshape(1, -1, width)
+def _by_prior(maps: list[Tensor], width: int) -> Tensor:
+    """Maps of all levels, [1, A*width, H, W] each, to [1, N, width]."""
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(1, -1, width) for m in maps], dim=1)
 
 
 class FaceMargin(nn.Module):
@@ -121,9 +123,10 @@ class FaceMargin(nn.Module):
         return torch.cat([pair.sum(dim=2) for pair in signed], dim=1)
 
 
-def output_names(head: Head) -> tuple[str, str, str]:
+def output_names(contract: Contract, head: Head) -> tuple[str, ...]:
     """Names of the outputs, in the order that every artifact keeps."""
-    return ("boxes", "scores", "landmarks") if head is Head.DECODED else ("loc", "conf", "landm")
+    names = ("boxes", "scores", "landmarks") if head is Head.DECODED else ("loc", "conf", "landm")
+    return (*names, "mesh") if contract.mesh else names
 
 
 def output_shapes(contract: Contract, size: Size, head: Head) -> dict[str, tuple[int, ...]]:
@@ -131,7 +134,9 @@ def output_shapes(contract: Contract, size: Size, head: Head) -> dict[str, tuple
     cells = [rows * columns for rows, columns in geometry.cells(contract, size)]
     n = sum(c * len(sides) for c, sides in zip(cells, contract.min_sizes, strict=True))
     scores = (1, n) if head is Head.DECODED else (1, n, 2)
-    return dict(zip(output_names(head), ((1, n, 4), scores, (1, n, 2 * contract.landmarks)), strict=True))
+    shapes = ((1, n, 4), scores, (1, n, 2 * contract.landmarks), (1, n, contract.mesh))
+    names = output_names(contract, head)
+    return dict(zip(names, shapes[: len(names)], strict=True))
 
 
 class Decoder(nn.Module):

@@ -26,6 +26,7 @@ from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, Tar
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._foreign import ForeignFile
     from facex.exporters._mil.halves import Seen
     from facex.exporters._mil.session import ExecutorSession
     from facex.types import FloatArray, QuantizationFacts
@@ -67,6 +68,7 @@ DESCRIPTIONS = {
     "loc": "box offsets as the network gives them, by prior",
     "conf": "probability of background and of a face, by prior",
     "landm": "landmark offsets as the network gives them, by prior",
+    "mesh": "mesh code as the network gives it, by prior",
 }
 
 
@@ -88,7 +90,7 @@ def export(job: Job) -> None:
     system = getattr(ct.target, str(job.options.deployment_target))
     source, floats = _lowered(job, system) if job.precision is Precision.W8A8 else (_traced(job, shape), frozenset())
     # a program that facex lowered names its outputs itself
-    outputs = [ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.head)]
+    outputs = [ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.detector.contract, job.head)]
     with quiet():
         model = ct.convert(
             source,
@@ -381,3 +383,10 @@ def open_native(path: Path, runtime: Runtime) -> CoreMLSession:
     if platform.system() != "Darwin":
         raise SessionUnavailableError(f"Core ML runs on macOS only, this is {platform.system()}")
     return CoreMLSession(path, runtime)
+
+
+def read_foreign(path: Path, *, threads: int) -> ForeignFile:
+    """See `facex.exporters._foreign_coreml.read`."""
+    from facex.exporters import _foreign_coreml
+
+    return _foreign_coreml.read(path, threads)

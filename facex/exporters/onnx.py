@@ -16,6 +16,7 @@ from facex.types import FileFacts, FloatIsland, Precision, TargetInfo, TensorInf
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._foreign import ForeignFile
     from facex.types import FloatArray
 
 INFO = TargetInfo(
@@ -178,3 +179,10 @@ class OnnxSession:
 def open_session(path: Path, *, threads: int) -> OnnxSession:
     """Load a file for running on this machine."""
     return OnnxSession(path, threads)
+
+
+def read_foreign(path: Path, *, threads: int) -> ForeignFile:
+    """See `facex.exporters._foreign_onnx.read`."""
+    from facex.exporters import _foreign_onnx
+
+    return _foreign_onnx.read(path, threads)

@@ -10,6 +10,7 @@ from facex.types import FileFacts, KernelFacts, Precision, Session, TargetInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
+    from facex.exporters._foreign import ForeignFile
 
 INFO = TargetInfo(
     name="tflite",
@@ -36,7 +37,7 @@ def export(job: Job) -> None:
     assert source is not None
     model = _nodes.load(source)
     function = _nhwc.lower(model, quantized=quantized)
-    outputs = output_names(job.head)
+    outputs = output_names(job.detector.contract, job.head)
     image = tf.TensorSpec([1, job.size.height, job.size.width, 3], tf.float32 if quantized else tf.uint8, name="image")
 
     def ordered(image: Any) -> list[Any]:
@@ -85,3 +86,10 @@ def open_session(path: Path, *, threads: int) -> Session:
     from facex.exporters import _litert
 
     return _litert.LiteRTSession(path, threads)
+
+
+def read_foreign(path: Path, *, threads: int) -> ForeignFile:
+    """See `facex.exporters._foreign_tflite.read`."""
+    from facex.exporters import _foreign_tflite
+
+    return _foreign_tflite.read(path, threads)

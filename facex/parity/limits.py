@@ -14,8 +14,8 @@ from typing import Literal
 from facex.errors import UsageError
 from facex.types import VS_EXECUTOR, Limit, Precision
 
-OUTPUTS = ("boxes", "scores", "landmarks", "loc", "conf", "landm")
-"""Output names of both heads."""
+OUTPUTS = ("boxes", "scores", "landmarks", "loc", "conf", "landm", "mesh")
+"""Output names of both heads, and that of a dense regression, which both have."""
 
 FLAGS = ("easy", "medium", "hard")
 """Subsets of average precision that the faces of a ground truth carry flags for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,7 @@ def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Co
         backbone=structure.backbone,
         strides=structure.strides,
         landmarks=structure.landmarks,
+        mesh=structure.mesh,
         **values,
     )
     return contract, assumed
@@ -135,16 +136,18 @@ def flatten(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor,
 
 def flatten_logits(levels: list[families.LevelOutput], landmarks: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same with the logits of background and face in place of their softmax."""
+    return (
+        by_prior([level.loc for level in levels], 4),
+        by_prior([level.conf for level in levels], 2),
+        by_prior([level.landm for level in levels], 2 * landmarks),
+    )
+
+
+def by_prior(maps: Sequence[Tensor | None], width: int) -> Tensor:
+    """Maps of all levels, [B, A*width, H, W] each, to [B, N, width], N in the order of the priors."""
     import torch
 
-    def flat(maps: list[Tensor], width: int) -> Tensor:
-        return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps], dim=1)
-
-    return (
-        flat([level.loc for level in levels], 4),
-        flat([level.conf for level in levels], 2),
-        flat([level.landm for level in levels], 2 * landmarks),
-    )
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps if m is not None], dim=1)
 
 
 class ReferenceSession:
@@ -167,26 +170,30 @@ class ReferenceSession:
         contract = self._detector.contract
         bgr = contract.channel_order is ChannelOrder.BGR
         self._input = torch.from_numpy(network_input(inputs["image"], contract.mean, contract.scale, bgr=bgr))
-        loc, conf, landm = self._forward()
+        loc, conf, landm, *mesh = self._forward()
+        extra = dict(zip(("mesh",), mesh, strict=False))
         if self._head is Head.RAW:
-            return {"loc": loc, "conf": conf, "landm": landm}
+            return {"loc": loc, "conf": conf, "landm": landm, **extra}
         boxes, points = geometry.decode(loc[0], landm[0], self._anchors, contract.variances)
-        return {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": points.reshape(1, len(boxes), -1)}
+        landmarks = points.reshape(1, len(boxes), -1)
+        return {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": landmarks, **extra}
 
     def invoke(self) -> None:
         """Run the network again on the last input."""
         self._forward()
 
-    def _forward(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """loc, conf and landm of the last input."""
+    def _forward(self) -> tuple[FloatArray, ...]:
+        """loc, conf and landm of the last input, and the mesh code of a network that has one."""
         import torch
 
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            levels = self._detector.network(self._input)
-            loc, conf, landm = (t.numpy() for t in flatten(levels, self._detector.contract.landmarks))
-        return loc, conf, landm
+            contract, levels = self._detector.contract, self._detector.network(self._input)
+            found = [*flatten(levels, contract.landmarks)]
+            if contract.mesh:
+                found.append(by_prior([level.mesh for level in levels], contract.mesh))
+            return tuple(t.numpy() for t in found)
 
 
 def decoded(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facex.errors import EXIT_OK
 from facex.manifest import exit_code_of
-from facex.report.printing import line, print_whole, row, table
+from facex.report.printing import add_row, make_table, print_whole, write_line
 from facex.report.wording import NOTHING, OUTCOMES, figure, plural, with_unit
 from facex.types import Finding, Verdict, run_name
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def render(found: Any, console: Console) -> None:
     """Print a `facex.diffing.Diff`: what changed, what cannot be compared, what the rules say."""
     for text in _fields(found.fields):
-        line(console, text)
+        write_line(console, text)
     _names(console, "added", found.added)
     _names(console, "removed", found.removed)
     _names(console, "identical", found.identical)
@@ -31,7 +31,7 @@ def render(found: Any, console: Console) -> None:
 
 def _names(console: Console, word: str, names: Sequence[str]) -> None:
     if names:
-        line(console, f"{word}: {', '.join(names)}")
+        write_line(console, f"{word}: {', '.join(names)}")
 
 
 def _fields(changes: Sequence[Any]) -> Iterator[str]:
@@ -57,21 +57,21 @@ def _figures(figures: Sequence[Any], console: Console) -> None:
     """A row for each figure that is not what it was, and how many are."""
     changed = [f for f in figures if f.old != f.new]
     columns = ("old", "new", "change")
-    shown = table("artifact", "figure", *columns, "", right=columns)
+    shown = make_table("artifact", "figure", *columns, "", right=columns)
     conditions = dict.fromkeys(f.condition for f in changed if f.condition)
     numbers = {text: f"[{i + 1}]" for i, text in enumerate(conditions)}
     for f in changed:
         note = " ".join(filter(None, (numbers.get(f.condition, ""), _worse(f))))
         cells = (with_unit(f.old, f.unit), with_unit(f.new, f.unit), _change(f), note)
-        row(shown, console, f.artifact, _what(f), *cells)
+        add_row(shown, console, f.artifact, _what(f), *cells)
     if shown.row_count:
         print_whole(shown, console)
     for text, number in numbers.items():
-        line(console, f"{number} {text}")
+        write_line(console, f"{number} {text}")
     if conditions:
-        line(console, "The latency of a measurement is its minimum, which repeats best.")
+        write_line(console, "The latency of a measurement is its minimum, which repeats best.")
     same = sum(f.old == f.new is not None for f in figures)
-    line(console, f"{plural(same, 'figure')} of {len(figures)} as before")
+    write_line(console, f"{plural(same, 'figure')} of {len(figures)} as before")
 
 
 def _worse(f: Any) -> str:
@@ -93,7 +93,7 @@ def _operators(changes: Sequence[Any], console: Console) -> None:
         if not change.reason:
             by_artifact.setdefault(change.artifact, []).append(f"{change.operator} {change.old} -> {change.new}")
     for artifact, texts in by_artifact.items():
-        line(console, f"operators of {artifact}: {', '.join(texts)}")
+        write_line(console, f"operators of {artifact}: {', '.join(texts)}")
     _reasons(console, "not compared", [(c.artifact, "operators", c.reason) for c in changes if c.reason])
 
 
@@ -103,16 +103,16 @@ def _reasons(console: Console, word: str, about: Sequence[tuple[str, str, str]])
     for artifact, what, reason in about:
         reasons.setdefault(reason, {}).setdefault(what, []).append(artifact)
     for reason, found in reasons.items():
-        line(console, f"{word}: {reason}")
+        write_line(console, f"{word}: {reason}")
         for what, artifacts in found.items():
-            line(console, f"  {what}: {', '.join(artifacts)}")
+            write_line(console, f"  {what}: {', '.join(artifacts)}")
 
 
 def _verdicts(findings: Sequence[Finding], console: Console) -> None:
     """Broken rules, what no rule could judge, and the outcome; nothing where there is no rule."""
     for f in findings:
         if f.verdict is Verdict.FAIL:
-            line(console, f"FAIL {f.artifact} {_what(f)}: {f.reason}", "bold red")
+            write_line(console, f"FAIL {f.artifact} {_what(f)}: {f.reason}", "bold red")
     skipped = [f for f in findings if f.verdict is Verdict.SKIPPED]
     _reasons(console, "SKIPPED", [(f.artifact, _what(f), f.reason) for f in skipped])
     if not findings:
@@ -122,4 +122,4 @@ def _verdicts(findings: Sequence[Finding], console: Console) -> None:
     word, meaning = OUTCOMES[code]
     counts = f"{failed} of {plural(len(findings), 'figure')} worse than allowed, {len(skipped)} not compared"
     style = "bold red" if code != EXIT_OK else "bold yellow" if skipped else "bold green"
-    line(console, f"{word}  exit code {code}, {meaning}: {counts}", style)
+    write_line(console, f"{word}  exit code {code}, {meaning}: {counts}", style)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree
 
-from facex.manifest import BUDGET_FINDINGS, Manifest
-from facex.report.wording import comparison, printable
-from facex.types import Finding, Verdict, run_name
+from facex.manifest import BUDGET_FINDINGS, TIMED_FINDINGS, Manifest
+from facex.report.wording import comparison, condition, printable
+from facex.types import HOST, Finding, Verdict, run_name
 
 
 def to_xml(manifest: Manifest) -> str:
@@ -23,7 +23,7 @@ def to_xml(manifest: Manifest) -> str:
         findings = [f for f in manifest.findings if f.artifact == name]
         suite = ElementTree.SubElement(root, "testsuite", {"name": _xml_text(name), **_counts(findings)})
         for title, finding in zip(_titles(findings), findings, strict=True):
-            _add_case(suite, title, finding)
+            _add_case(suite, title, finding, _origin(manifest, finding))
     ElementTree.indent(root)
     # ElementTree's own declaration names the locale's encoding when it returns text
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
@@ -54,7 +54,14 @@ def _titles(findings: Sequence[Finding]) -> list[str]:
     return titles
 
 
-def _add_case(suite: ElementTree.Element, title: str, finding: Finding) -> None:
+def _origin(manifest: Manifest, finding: Finding) -> str:
+    """How a figure of time or memory came about; empty for others."""
+    about = (finding.artifact, finding.runtime)
+    found = [e for e in manifest.latency if (e.artifact, e.runtime) == about and e.is_on(finding.device or HOST)]
+    return condition(found[0]) if found and finding.name in TIMED_FINDINGS else ""
+
+
+def _add_case(suite: ElementTree.Element, title: str, finding: Finding, origin: str) -> None:
     names = {"classname": _xml_text(finding.artifact), "name": _xml_text(title), "time": "0"}
     case = ElementTree.SubElement(suite, "testcase", names)
     message = _xml_text(finding.reason)
@@ -65,7 +72,8 @@ def _add_case(suite: ElementTree.Element, title: str, finding: Finding) -> None:
     elif finding.verdict is Verdict.SKIPPED:
         ElementTree.SubElement(case, "skipped", {"message": message})
     else:
-        ElementTree.SubElement(case, "system-out").text = comparison(finding)
+        told = f"{comparison(finding)}; {origin}" if origin else comparison(finding)
+        ElementTree.SubElement(case, "system-out").text = _xml_text(told)
 
 
 def _xml_text(text: str) -> str:

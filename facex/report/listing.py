@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facex.report.printing import line as _line
-from facex.report.printing import print_whole as _print_whole
-from facex.report.printing import row as _row
-from facex.report.printing import table as _table
+from facex.report.printing import add_row, make_table, print_whole, write_fields, write_line
 from facex.report.wording import comparison, condition, figure, plural
 from facex.types import (
     Artifact,
@@ -46,7 +43,7 @@ def timing(
     ends = ("low ms", "p50 ms", "high ms") if banded else ("min ms", "p50 ms", "p90 ms")
     columns = (*ends, "x fp32", "load ms", "peak MB", "MB")
     several = ("device",) if len(devices) > 1 else ()
-    table = _table("artifact", *several, "times are", *columns, right=columns)
+    table = make_table("artifact", *several, "times are", *columns, right=columns)
     for artifact in artifacts:
         own: list[Latency | None] = [entry for entry in latency if entry.artifact == artifact.name]
         for entry in own or [None]:
@@ -57,12 +54,12 @@ def timing(
             start = [_figure(t) for t in ((entry.load_ms, entry.memory_mb) if entry else (None,) * 2)]
             size_mb = f"{artifact.size_bytes / 1e6:.3f}"
             ratio = _ratio(artifact, artifacts, by_name)
-            _row(table, console, artifact.name, *where, kind, *times, ratio, *start, size_mb)
-    _print_whole(table, console)
+            add_row(table, console, artifact.name, *where, kind, *times, ratio, *start, size_mb)
+    print_whole(table, console)
     for text in dict.fromkeys(_taken(entry, many=len(artifacts) > 1) for entry in latency):
-        _line(console, text)
+        write_line(console, text)
     if any(entry.kind is not LatencyKind.ESTIMATE for entry in latency):
-        _line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
+        write_line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
     _verdicts(findings, console)
 
 
@@ -94,9 +91,9 @@ def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[s
 def _verdicts(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
         if finding.verdict is Verdict.FAIL:
-            _line(console, f"FAIL {finding.artifact} {finding.title}: {finding.reason}", "red")
+            write_line(console, f"FAIL {finding.artifact} {finding.title}: {finding.reason}", "red")
         elif finding.verdict is Verdict.SKIPPED:
-            _line(console, f"skipped {finding.artifact} {finding.title}: {finding.reason}")
+            write_line(console, f"skipped {finding.artifact} {finding.title}: {finding.reason}")
 
 
 def facts(
@@ -104,27 +101,22 @@ def facts(
 ) -> None:
     """Print what files say of themselves, the kernels that run them, and what a manifest they came from says."""
     for artifact, found, kernels in described:
-        _line(console, artifact.path, "bold")
-        _fields(console, _facts(artifact, found))
+        write_line(console, artifact.path, "bold")
+        write_fields(console, _facts(artifact, found))
         for island in found.float_islands[:SHOWN_ISLANDS]:
             share = island.macs / found.macs
-            _fields(console, [("float island", f"{island.name} ({island.operator}, {share:.2%} of the MACs)")])
+            write_fields(console, [("float island", f"{island.name} ({island.operator}, {share:.2%} of the MACs)")])
         if len(found.float_islands) > SHOWN_ISLANDS:
-            _fields(console, [("", f"and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")])
+            write_fields(console, [("", f"and {len(found.float_islands) - SHOWN_ISLANDS} more (--json lists all)")])
         if found.quantization is not None:
-            _fields(console, _quantization(found.quantization))
+            write_fields(console, _quantization(found.quantization))
         if kernels is not None:
-            _fields(console, _kernels(kernels))
+            write_fields(console, _kernels(kernels))
         if found.neural_engine_forecast is not None:
             _forecast(found.neural_engine_forecast, console)
     if record is not None:
-        _line(console, "manifest", "bold")
-        _fields(console, _recorded(record))
-
-
-def _fields(console: Console, fields: Sequence[tuple[str, str]]) -> None:
-    for name, value in fields:
-        _line(console, f"  {name:<18} {value}")
+        write_line(console, "manifest", "bold")
+        write_fields(console, _recorded(record))
 
 
 def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
@@ -145,7 +137,7 @@ def _forecast(found: NeuralEngineForecast, console: Console) -> None:
     """The summary, a row for operations that are treated alike, and where each reason was published."""
     published = dict.fromkeys(o.source for o in found.operations if o.source)
     sources = {source: f"[{i + 1}]" for i, source in enumerate(published)}
-    _line(console, "forecast for the Neural Engine, from published statements; no device was asked", "bold")
+    write_line(console, "forecast for the Neural Engine, from published statements; no device was asked", "bold")
     summary = [
         ("operations there", f"{found.resident_operation_fraction:.1%}"),
         ("MACs there", f"{found.resident_mac_fraction:.1%}"),
@@ -153,12 +145,12 @@ def _forecast(found: NeuralEngineForecast, console: Console) -> None:
         ("first elsewhere", found.first_elsewhere or "none"),
         *(("note", note) for note in found.notes),
     ]
-    _fields(console, summary)
-    table = _table("operator", "count", "forecast", "reason", "source", right=("count",))
+    write_fields(console, summary)
+    table = make_table("operator", "count", "forecast", "reason", "source", right=("count",))
     for o in found.operations:
-        _row(table, console, o.operator, str(o.count), o.placement.value, o.reason, sources.get(o.source, ABSENT))
-    _print_whole(table, console)
-    _fields(console, [(number, source) for source, number in sources.items()])
+        add_row(table, console, o.operator, str(o.count), o.placement.value, o.reason, sources.get(o.source, ABSENT))
+    print_whole(table, console)
+    write_fields(console, [(number, source) for source, number in sources.items()])
 
 
 def _quantization(found: QuantizationFacts) -> list[tuple[str, str]]:
@@ -225,30 +217,32 @@ def _recorded(record: Manifest) -> list[tuple[str, str]]:
 
 def debugged(found: Any, top: int, console: Console) -> None:
     """Print what `facex.debugging.debug` found: the head, the tensors that cost it most, and the lint."""
-    _line(console, found.artifact, "bold")
+    write_line(console, found.artifact, "bold")
     if found.insight is not None:
         _insight(found.insight, found.available, top, console)
     for finding in found.findings:
         reason = f": {finding.reason}" if finding.reason else ""
         style = {Verdict.FAIL: "red", Verdict.SKIPPED: "yellow", Verdict.PASS: None}[finding.verdict]
-        _line(console, f"{finding.verdict} {finding.name} {comparison(finding)}{reason}", style)
+        write_line(console, f"{finding.verdict} {finding.name} {comparison(finding)}{reason}", style)
 
 
 def _insight(seen: Insight, available: int, top: int, console: Console) -> None:
     heads = ", ".join(f"{role} {_decibels(value)}" for role, value in seen.heads.items())
-    _line(console, f"head of the whole file against float: {heads} dB")
+    write_line(console, f"head of the whole file against float: {heads} dB")
     spacing = ", evenly spaced (--photographs)" if seen.photographs < available else ""
-    _line(console, f"{seen.photographs} of {plural(available, 'photograph')}{spacing}")
+    write_line(console, f"{seen.photographs} of {plural(available, 'photograph')}{spacing}")
     worst = sorted(seen.tensors, key=lambda t: (math.isfinite(t.relative_head_error), -t.relative_head_error))[:top]
     columns = ("grid", "seen", "clipped", "SQNR dB", "head dB")
-    table = _table("tensor", "operator", *columns, right=columns)
+    table = make_table("tensor", "operator", *columns, right=columns)
     for t in worst:
         cells = (f"{t.grid_low:.4g} .. {t.grid_high:.4g}", f"{t.seen_low:.4g} .. {t.seen_high:.4g}")
         ratios = (_decibels(t.sqnr_db), _decibels(t.head_sqnr_db))
-        _row(table, console, t.name, t.operator, *cells, f"{t.clipped_fraction:.3%}", *ratios)
-    _print_whole(table, console)
-    _line(console, f"{len(worst)} of {plural(len(seen.tensors), 'tensor')}, the worst first (--top; --json lists all)")
-    _line(console, "SQNR dB: the tensor in the whole file; head dB: the head when this tensor alone is quantized")
+        add_row(table, console, t.name, t.operator, *cells, f"{t.clipped_fraction:.3%}", *ratios)
+    print_whole(table, console)
+    write_line(
+        console, f"{len(worst)} of {plural(len(seen.tensors), 'tensor')}, the worst first (--top; --json lists all)"
+    )
+    write_line(console, "SQNR dB: the tensor in the whole file; head dB: the head when this tensor alone is quantized")
 
 
 def _decibels(value: float | None) -> str:
@@ -257,69 +251,71 @@ def _decibels(value: float | None) -> str:
 
 def audited(found: Any, top: int, console: Console) -> None:
     """Print what `facex.debugging_fp16.debug` found: the most endangered values, and why some must stay in float32."""
-    _line(console, found.artifact, "bold")
+    write_line(console, found.artifact, "bold")
     spacing = ", evenly spaced (--photographs)" if found.photographs < found.available else ""
-    _line(console, f"{found.photographs} of {plural(found.available, 'photograph')}{spacing}")
+    write_line(console, f"{found.photographs} of {plural(found.available, 'photograph')}{spacing}")
     columns = ("largest", "beyond", "subnormal", "lost", "error")
-    table = _table("value", "operator", *columns, right=columns)
+    table = make_table("value", "operator", *columns, right=columns)
     worst = found.worst()
     for one in worst[:top]:
         shares = (one.beyond_fraction, one.subnormal_fraction, one.lost_fraction, one.error)
-        _row(table, console, one.name, one.operator, f"{one.largest:.4g}", *(f"{share:.3%}" for share in shares))
-    _print_whole(table, console)
+        add_row(table, console, one.name, one.operator, f"{one.largest:.4g}", *(f"{share:.3%}" for share in shares))
+    print_whole(table, console)
     shown = min(top, len(worst))
-    _line(console, f"{shown} of {plural(len(worst), 'value')}, the most endangered first (--top; --json lists all)")
-    _line(
+    write_line(
+        console, f"{shown} of {plural(len(worst), 'value')}, the most endangered first (--top; --json lists all)"
+    )
+    write_line(
         console,
         "beyond: over 65504; subnormal, lost: of those not zero; error: of the channel that rounding hurts most",
     )
     risks = [one for one in worst if one.risk]
     for one in risks:
-        _line(console, f"at risk: {one.operator} {one.name}: {one.risk}", "yellow")
+        write_line(console, f"at risk: {one.operator} {one.name}: {one.risk}", "yellow")
     if not risks:
-        _line(console, "nothing is at risk in half precision")
+        write_line(console, "nothing is at risk in half precision")
 
 
 def health(found: Any, console: Console) -> None:
     """Print what `facex.doctor.examine` found."""
-    _line(console, f"facex {found.facex}, Python {found.python}, {found.system}")
-    table = _table("target", "exports", "runs its files", "packages")
+    write_line(console, f"facex {found.facex}, Python {found.python}, {found.system}")
+    table = make_table("target", "exports", "runs its files", "packages")
     for target in found.targets:
         packages = ", ".join(f"{name} {version or 'missing'}" for name, version in target.packages.items())
-        _row(table, console, target.name, "yes" if target.exports else "NO", target.runs or "no", packages)
+        add_row(table, console, target.name, "yes" if target.exports else "NO", target.runs or "no", packages)
     console.print(table)
     for target in found.targets:
         if target.advice:
-            _line(console, f"{target.name}: {target.advice}")
+            write_line(console, f"{target.name}: {target.advice}")
 
 
 def weights(found: Sequence[Any], console: Console) -> None:
     """Print the public checkpoints (`facex.weights.Copy`), what the cache holds of each, and how to export it."""
-    table = _table("checkpoint", "MB", "licence", "in the cache", right=("MB",))
+    table = make_table("checkpoint", "MB", "licence", "in the cache", right=("MB",))
     for copy in found:
         of = copy.checkpoint
-        _row(table, console, of.name, f"{of.size_bytes / 1e6:.1f}", of.licence, copy.state.value)
-    _print_whole(table, console)
+        add_row(table, console, of.name, f"{of.size_bytes / 1e6:.1f}", of.licence, copy.state.value)
+    print_whole(table, console)
     for copy in found:
         licence(copy.checkpoint, console)
-        _fields(console, [("export", copy.command)])
-    _line(console, "Nothing is fetched before facex weights pull NAME.")
+        write_fields(console, [("export", copy.command)])
+    write_line(console, "Nothing is fetched before facex weights pull NAME.")
 
 
 def licence(checkpoint: Any, console: Console) -> None:
     """Print what a public checkpoint is, where it comes from, and under which licence."""
-    _line(console, f"{checkpoint.name}: {checkpoint.description}", "bold")
+    write_line(console, f"{checkpoint.name}: {checkpoint.description}", "bold")
     fields = [
         ("licence", f"{checkpoint.licence}, stated at {checkpoint.licence_url}"),
         ("trained by", checkpoint.repository),
         ("address", checkpoint.url),
         ("sha256", checkpoint.sha256),
     ]
-    _fields(console, fields)
+    write_fields(console, fields)
 
 
 def pulled(copy: Any, console: Console) -> None:
     """Print where a checkpoint is now, and how to export it."""
     done = "fetched" if copy.fetched else "already there"
     fields = [("file", f"{copy.path} ({done}, its sha256 is the expected one)"), ("export", copy.command)]
-    _fields(console, fields)
+    write_fields(console, fields)

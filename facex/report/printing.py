@@ -14,7 +14,7 @@ UNBOUNDED = 10_000
 """Columns that no table reaches."""
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Any:
+def make_table(*columns: str, right: Sequence[str] = ()) -> Any:
     """A table with these headers; those in `right` are of figures."""
     from rich import box
     from rich.table import Table
@@ -27,7 +27,7 @@ def table(*columns: str, right: Sequence[str] = ()) -> Any:
     return made
 
 
-def row(table: Any, console: Console, *cells: str) -> None:
+def add_row(table: Any, console: Console, *cells: str) -> None:
     """Add a row, whatever characters are in it."""
     from rich.text import Text
 
@@ -35,7 +35,7 @@ def row(table: Any, console: Console, *cells: str) -> None:
     table.add_row(*(Text(convert(printable(cell))) for cell in cells))  # a Text: brackets in names are no markup
 
 
-def line(console: Console, text: str, style: str | None = None) -> None:
+def write_line(console: Console, text: str, style: str | None = None) -> None:
     """Print a line, whatever characters are in it."""
     console.print(encodable(console.encoding)(printable(text)), style=style, markup=False)
 
@@ -46,3 +46,9 @@ def print_whole(table: Any, console: Console) -> None:
 
     table.width = Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum
     console.print(table)
+
+
+def write_fields(console: Console, fields: Sequence[tuple[str, str]]) -> None:
+    """Print names and values below each other, indented."""
+    for name, value in fields:
+        write_line(console, f"  {name:<18} {value}")

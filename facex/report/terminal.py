@@ -184,7 +184,8 @@ def _origin(manifest: Manifest, width: int) -> Iterator[Line]:
         for field, (word, _, value) in _OPTIONS.items()
         if field != "pyramid_slope" or _pyramid_differs(source)
     ]
-    yield from _paragraph("Contract", ", ".join([*parts, f"strides {_joined(contract.strides)}"]), width)
+    mesh = [f"mesh code of {contract.mesh} values"] if contract.mesh else []
+    yield from _paragraph("Contract", ", ".join([*parts, f"strides {_joined(contract.strides)}", *mesh]), width)
     if source.assumed:
         fields = [f for f in source.assumed if f != "pyramid_slope" or _pyramid_differs(source)]
         options = (f"{_OPTIONS[f][1]} {shlex.quote(_OPTIONS[f][2](contract))}" for f in fields)

@@ -95,6 +95,31 @@ def test_a_constant_part_is_fixed(graph_of):
     assert channels.segments("cat") == [Segment(None, 2), *channels.segments("a")]
 
 
+SQUEEZE = [
+    node("Conv", "image,w3_4", "a"), node("Relu", "a", "r"), node("GlobalAveragePool", "r", "m"),
+    node("Conv", "m,w4_2", "e"), node("Relu", "e", "er"), node("Conv", "er,w2_4", "c"), node("HardSigmoid", "c", "g"),
+    node("Mul", "g,r", "p"), node("Conv", "p,w4_2", "y"),
+]  # fmt: skip
+
+
+def test_what_a_gate_is_multiplied_with_keeps_its_factor_and_the_gate_has_none(graph_of):
+    graph = graph_of(*SQUEEZE)
+    assert groups(graph) == {frozenset({"a", "r", "m", "p"}), frozenset({"e", "er"})}
+    assert Channels(graph).segments("g") == [Segment(None, 4)]
+
+
+def test_any_factors_around_a_gate_leave_the_results(graph_of, run_onnx):
+    graph = graph_of(*SQUEEZE)
+    feed = {"image": np.random.default_rng(6).normal(size=(1, 3, 4, 4)).astype(np.float32)}
+    wanted = run_onnx(graph.model, feed)["y"]
+    random = np.random.default_rng(7)
+    factors = {
+        group: np.exp(random.normal(size=graph.shapes[names[0]][1])) for group, names in Channels(graph).groups.items()
+    }
+    equalize.apply(graph.model, factors)
+    np.testing.assert_allclose(run_onnx(graph.model, feed)["y"], wanted, rtol=1e-4, atol=1e-5)
+
+
 FIXED = {
     "an activation of a concatenation": [
         node("Conv", "image,w3_4", "a"), node("Concat", "a,a", "cat", axis=1), node("LeakyRelu", "cat", "l"),

@@ -69,3 +69,21 @@ def test_mean_errors_of_boxes_vanish_where_faces_are(engine_model, crops, best_o
                 means = (side[tensor] * weight).sum(axis=(0, 2, 3)) / weight.sum(axis=(0, 2, 3))
                 total[i] += np.abs(means).sum()
     assert total[1] < 0.3 * total[0]  # what a last bit before the head may change
+
+
+def test_only_the_head_is_held_while_the_rest_is_looked_at(engine_model, crops, monkeypatch):
+    """Every tensor of 48 crops of a large network would be gigabytes."""
+    model, plan = engine_model()
+    graph = Graph(model)
+    simulation = Simulation(graph, plan)
+    returned: list[set[str]] = []
+    forward = simulation.forward
+
+    def counted(*given, **named):
+        values = forward(*given, **named)
+        returned.append(set(values))
+        return values
+
+    monkeypatch.setattr(simulation, "forward", counted)
+    correct_biases(simulation, levels(graph), crops)
+    assert returned == [set(graph.heads)] * 2

@@ -128,7 +128,7 @@ def test_methods_rewrites_and_stages_are_those_of_the_effort(engine_of: Any) -> 
     minmax, fast = (engine_of(effort) for effort in (Effort.MINMAX, Effort.FAST))
     assert [c.plan.method for c, _, _ in (minmax, fast)] == [engine.METHODS[e] for e in (Effort.MINMAX, Effort.FAST)]
     assert minmax[0].rewritten == {}
-    assert set(fast[0].rewritten) == {"relu_before_concat", "lossless_image", "split_leaky_relu"}
+    assert set(fast[0].rewritten) == {"integer_gate", "relu_before_concat", "lossless_image", "split_leaky_relu"}
     assert all(fast[0].rewritten.values())
     assert minmax[1].tasks == ["reading 8 calibration photographs at 160x160", "choosing ranges at 160x160"]
     ahead = iter(fast[1].tasks)

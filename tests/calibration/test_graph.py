@@ -217,3 +217,24 @@ def test_macs_of_matrix_products():
     assert macs(node("MatMul", "x,w", "y"), (2, 3, 7), (2, 7, 11), (2, 3, 11)) == 2 * 3 * 7 * 11
     assert macs(node("Gemm", "x,w", "y"), (3, 7), (7, 11), (3, 11)) == 3 * 7 * 11
     assert macs(node("Gemm", "x,w", "y", transB=1), (3, 7), (11, 7), (3, 11)) == 3 * 7 * 11
+
+
+@pytest.mark.parametrize(("high", "fused"), [(6, True), (5, False), (None, False)])
+def test_a_clip_is_fused_where_it_is_a_relu6(onnx_model, high, fused):
+    bounds = {"zero": np.float32(0)} | ({} if high is None else {"high": np.float32(high)})
+    nodes = [
+        node("Conv", "image,w", "c"), node("Clip", "c,zero" + (",high" if high else ""), "r"), node("Conv", "r,w", "y")
+    ]  # fmt: skip
+    graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["y"], {"w": WEIGHT, **bounds}))
+    assert graph.bounds(graph.producer["r"]) == (0, high or np.inf)
+    assert graph.fused_into_relu(graph.producer["c"]) == fused
+    assert graph.quantized_tensors() == ["image", *(() if fused else ("c",)), "r", "y"]
+
+
+def test_a_max_pool_shares_the_grid_of_its_input_and_a_mean_does_not(onnx_model):
+    nodes = [
+        node("Conv", "image,w", "c"), node("MaxPool", "c", "m", kernel_shape=[2, 2]),
+        node("GlobalAveragePool", "m", "g"), node("Conv", "g,w", "y"),
+    ]  # fmt: skip
+    graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["y"], {"w": WEIGHT}))
+    assert graph.shared_ranges() == [{"image"}, {"c", "m"}, {"g"}, {"y"}]

@@ -132,3 +132,60 @@ def test_offsets_by_prior_are_views_of_whole_quadruples():
     found = level.by_prior(value)
     assert found.shape == (2, 3, 4, 2, 2)
     np.testing.assert_array_equal(found[:, 1], value[:, 4:8])
+
+
+def cascade(onnx_model, mesh: str = "mesh"):
+    """Two levels with maps of one size: an anchor that leads to boxes and landmarks, and a mesh code."""
+    nodes, parts = [], {"loc": [], "conf": [], "landm": [], mesh: []}
+    for level in ("fine", "coarse"):
+        for name in ("anchor", "loc", "landm", "conf", mesh):
+            nodes.append(node("Conv", f"image,w_{'conf' if name == 'conf' else 'loc'}", f"{level}_{name}"))
+        for name in ("loc", "landm"):
+            nodes.append(node("Add", f"{level}_anchor,{level}_{name}", f"{level}_{name}_sum"))
+            parts[name].append(f"{level}_{name}_sum")
+        for name in ("conf", mesh):
+            nodes.append(node("Exp", f"{level}_{name}", f"{level}_{name}_exp"))
+            parts[name].append(f"{level}_{name}_exp")
+    nodes += [helper.make_node("Concat", inputs, [name], axis=1) for name, inputs in parts.items()]
+    const = {"w_loc": np.ones((8, 3, 1, 1), "f4"), "w_conf": np.ones((4, 3, 1, 1), "f4")}
+    return Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, list(parts), const))
+
+
+def test_levels_with_maps_of_one_size_a_cascade_and_a_mesh_code(onnx_model):
+    assert levels(cascade(onnx_model)) == [
+        Level(
+            margin=f"{level}_conf",
+            box=f"{level}_loc",
+            landmarks=f"{level}_landm",
+            priors=2,
+            anchor=f"{level}_anchor",
+            mesh=f"{level}_mesh",
+        )
+        for level in ("fine", "coarse")
+    ]
+
+
+def test_an_extra_result_of_another_name_is_an_error(onnx_model):
+    with pytest.raises(BackendError, match="'fine_pose' is not part of a detector's head"):
+        levels(cascade(onnx_model, mesh="pose"))
+
+
+def test_anchors_count_as_boxes_and_mesh_codes_in_units_of_their_own():
+    import torch
+
+    plain = Level(margin="m", box="b", landmarks="l", priors=2)
+    level = Level(margin="m", box="b", landmarks="l", priors=2, anchor="a", mesh="c")
+    shapes = {"m": 4, "b": 8, "l": 20, "a": 8, "c": 12}
+    random = torch.Generator().manual_seed(3)
+    values = {name: torch.randn(1, count, 4, 9, generator=random) for name, count in shapes.items()}
+    *common, (anchor_weight, anchor), (code_weight, code) = level.weighted(values)
+    for (weight, value), (expected_weight, expected) in zip(common, plain.weighted(values), strict=True):
+        assert torch.equal(weight, expected_weight)
+        assert torch.equal(value, expected)
+    assert level.tensors == ["b", "l", "m", "a", "c"]
+    assert torch.equal(anchor_weight, common[0][0])
+    assert torch.equal(anchor, values["a"].reshape(1, 2, 4, 4, 9))
+    assert torch.equal(code, values["c"].reshape(1, 2, 6, 4, 9))
+    scaled = level.weighted({**values, "c": 10 * values["c"]})[-1][0]
+    torch.testing.assert_close(scaled, code_weight / 100)  # an error ten times as large counts as much as before
+    torch.testing.assert_close(code_weight * values["c"].square().mean() * 6, common[0][0] * 4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from facex.calibration import equalize, level, rewrites
+from facex.calibration import edit, equalize, level, rewrites
 
 
 def _node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
@@ -71,7 +71,7 @@ def test_a_dead_channel_gets_no_wild_factor(model: Any) -> None:
     constants = {i.name: numpy_helper.to_array(i).copy() for i in model.graph.initializer}
     first = next(node for node in model.graph.node if node.op_type == "Conv").input[1]
     constants[first][2] = 0
-    rewrites.set_constants(model, {first: constants[first]})
+    edit.set_constants(model, {first: constants[first]})
     for factor in level.factors(model).values():
         assert np.isfinite(factor).all()
         assert factor.min() >= 1 / level.MOST - 1e-9

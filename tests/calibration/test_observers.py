@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import helper
 
-from facex.calibration import observers
+from facex.calibration import gates, observers
 from facex.calibration.graph import Graph
 from facex.calibration.observers import OBSERVERS, ChannelMagnitude, Halves, MeanSquaredError, MinMax, Percentile, watch
 from facex.errors import EXIT_BACKEND, BackendError
@@ -35,7 +35,7 @@ def test_minmax_is_the_extremes_of_everything_seen(batches):
 @pytest.mark.parametrize("method", OBSERVERS)
 def test_a_constant_is_held(method, value):
     """Ranges are widened to zero by the grids, so whether an observer does it already does not matter."""
-    observer = OBSERVERS[method](1.0)
+    observer = OBSERVERS[method](None)
     observer.update(np.full((1, 3), value, np.float32))
     low, high = observer.range()
     assert low <= high
@@ -66,7 +66,7 @@ def test_widening_step_by_step_counts_what_one_look_would(batches):
 
 @pytest.mark.parametrize("method", OBSERVERS)
 def test_growing_values_choose_the_range_of_all_at_once(method):
-    stepwise, once = OBSERVERS[method](1.0), OBSERVERS[method](1.0)
+    stepwise, once = OBSERVERS[method](None), OBSERVERS[method](None)
     parts = [long_tail(i) * 10**i for i in range(4)]
     for part in parts:
         stepwise.update(part)
@@ -77,7 +77,7 @@ def test_growing_values_choose_the_range_of_all_at_once(method):
 @pytest.mark.parametrize("method", OBSERVERS)
 @pytest.mark.parametrize("sizes", [(1.0, 100.0), (100.0, 1.0), (3.0, 3.0)])
 def test_merged_observers_saw_what_both_saw(method, sizes):
-    first, second, both = (OBSERVERS[method](0.1) for _ in range(3))
+    first, second, both = (OBSERVERS[method](leaky(0.1)) for _ in range(3))
     for i, (observer, size) in enumerate(zip((first, second), sizes, strict=True)):
         observer.update(long_tail(i) * np.float32(size))
         both.update(long_tail(i) * np.float32(size))
@@ -100,6 +100,11 @@ def test_the_percentile_is_numpy_s():
     assert ordered[-rank - 2] - width <= high <= ordered[1 - rank] + width
 
 
+def leaky(slope: float) -> Any:
+    """A LeakyReLU; None, no activation, for slope 1."""
+    return None if slope == 1 else lambda x: np.where(x > 0, x, slope * x)
+
+
 def loss(values: np.ndarray, low: float, high: float, slope: float = 1.0) -> float:
     """Mean squared error of rounding to 256 steps over a range, after a LeakyReLU, in float64."""
     low, high = min(low, 0.0), max(high, 0.0)
@@ -114,7 +119,7 @@ def loss(values: np.ndarray, low: float, high: float, slope: float = 1.0) -> flo
 
 
 def chosen(values: np.ndarray, slope: float = 1.0) -> tuple[float, float]:
-    observer = MeanSquaredError(slope)
+    observer = MeanSquaredError(leaky(slope))
     observer.update(values)
     return observer.range()
 
@@ -160,7 +165,7 @@ def test_values_of_one_sign_use_no_range_of_the_other(sign):
 
 
 def weighed(values: np.ndarray, importance: np.ndarray, slope: float = 1.0) -> tuple[float, float]:
-    observer = MeanSquaredError(slope)
+    observer = MeanSquaredError(leaky(slope))
     observer.update(values)
     observer.weigh(torch.from_numpy(values), torch.from_numpy(importance))
     return observer.range()
@@ -258,8 +263,50 @@ def test_observers_are_told_the_slope_that_alone_follows(onnx_model):
     graph = Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const))
     found = observers.range_observers(graph, "mse")
     assert list(found) == graph.quantized_tensors()
-    slopes = {name: {half._slope for half in halves._halves} for name, halves in found.items()}
-    assert {name: found for name, found in slopes.items() if found != {1.0}} == {"a": {0.25}, "b": {0.01}}
+    after = {name: halves._halves[0]._after for name, halves in found.items() if halves._halves[0]._after}
+    assert {name: float(bent(np.array(-1.0))) for name, bent in after.items()} == {
+        "a": -0.25,
+        "b": pytest.approx(-0.01),
+    }
+
+
+def test_observers_are_told_of_a_hard_swish_in_either_form(onnx_model):
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"]), helper.make_node("HardSwish", ["a"], ["s"]),
+        helper.make_node("Conv", ["s", "v"], ["b"]), helper.make_node("Add", ["b", "three"], ["t"]),
+        helper.make_node("Clip", ["t", "zero", "six"], ["g"]), helper.make_node("Mul", ["g", "b"], ["p"]),
+        helper.make_node("Conv", ["p", "v"], ["y"]),
+    ]  # fmt: skip
+    const = {"w": np.ones((2, 3, 1, 1), np.float32), "v": np.ones((2, 2, 1, 1), np.float32)}
+    const |= {name: np.float32(value) for name, value in (("zero", 0), ("three", 3), ("six", 6))}
+    found = observers.range_observers(Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const)), "mse")
+    x = np.linspace(-6, 6, 25)
+    told = {name: halves._halves[0]._after for name, halves in found.items() if halves._halves[0]._after}
+    assert set(told) == {"a", "b"}
+    for bent in told.values():
+        np.testing.assert_allclose(bent(x), np.where(x < -3, 0, np.where(x > 3, x, x * (x + 3) / 6)), atol=1e-12)
+
+
+def test_what_a_hard_swish_drops_takes_no_range():
+    """Far below -3 everything comes out as zero."""
+    values = np.random.default_rng(5).normal(0, 1, (1, 4, 50, 50)).astype(np.float32)
+    values[0, 0, :10] = -40
+    low, high = MeanSquaredError(gates.hard_swish), MeanSquaredError(None)
+    for observer in (low, high):
+        observer.update(values)
+    assert low.range()[0] > -5
+    assert high.range()[0] < -30
+
+
+def test_a_tensor_of_one_value_a_channel_keeps_its_extremes(onnx_model):
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"]), helper.make_node("GlobalAveragePool", ["a"], ["m"]),
+        helper.make_node("Conv", ["m", "v"], ["y"]),
+    ]  # fmt: skip
+    const = {"w": np.ones((2, 3, 1, 1), np.float32), "v": np.ones((2, 2, 1, 1), np.float32)}
+    found = observers.range_observers(Graph(onnx_model(nodes, {"image": (1, 3, 4, 4)}, ["y"], const)), "mse")
+    kinds = {name: type(halves._halves[0]) for name, halves in found.items()}
+    assert kinds == {"image": MeanSquaredError, "a": MeanSquaredError, "m": MinMax, "y": MinMax}
 
 
 # The model

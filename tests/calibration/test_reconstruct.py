@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from facex.calibration import qdq, reconstruct, rewrites
+from facex.calibration import edit, qdq, reconstruct
 from facex.calibration.graph import Graph
 from facex.calibration.heads import levels
 from facex.calibration.reconstruct import head_loss, rates
@@ -229,7 +229,7 @@ def test_learning_brings_the_written_model_nearer(learn, engine_model, pictures,
     def error(steps: int) -> float:
         learned = learn(Schedule(steps=steps, batch=8, side=96, pool=32), seed=1)
         changed, _ = engine_model()
-        rewrites.set_constants(changed, learned.constants)
+        edit.set_constants(changed, learned.constants)
         path = tmp_path / f"{steps}.onnx"
         qdq.write(changed, dataclasses.replace(plan, activations=dict(learned.grids)), path)
         written = onnx.load(str(path))
@@ -291,7 +291,7 @@ def test_it_learns_what_the_teacher_says_not_what_it_starts_from(engine_model, p
     graph = Graph(model)
     head = next(n for n in graph.trunk if n.output[0] == levels(graph)[0].box)
     shifted = graph.constants[head.input[2]] + 0.05
-    rewrites.set_constants(model, {head.input[2]: shifted})
+    edit.set_constants(model, {head.input[2]: shifted})
     faces = [FACES] * len(pictures)
 
     def bias_learned_from(teacher: Any) -> Any:
@@ -302,3 +302,22 @@ def test_it_learns_what_the_teacher_says_not_what_it_starts_from(engine_model, p
     back = float((shifted - bias_learned_from(true)).mean())
     stays = float((shifted - bias_learned_from(model)).mean())
     assert back > stays + 1e-4
+
+
+def test_a_large_network_runs_a_batch_in_parts_and_learns_the_same(engine_model, pictures, monkeypatch):
+    model, plan = engine_model()
+    graph = Graph(model)
+    assert reconstruct.part_of(graph, 96, 4) == 4
+    schedule = Schedule(steps=2, batch=4, side=96, pool=8)
+    boxes = [np.zeros((0, 4), np.float32)] * len(pictures)
+
+    def learned() -> Any:
+        return reconstruct.reconstruct(graph, graph, plan, pictures, boxes, seed=0, threads=1, schedule=schedule)
+
+    whole = learned()
+    elements = sum(np.prod(graph.shapes[name]) for name in graph.trunk_tensors) * (96 / 160) ** 2
+    monkeypatch.setattr(reconstruct, "MOST_BYTES", 1.5 * elements * reconstruct.BYTES_HELD)
+    assert reconstruct.part_of(graph, 96, 4) == 1
+    parts = learned()
+    for name, value in whole.constants.items():
+        np.testing.assert_allclose(parts.constants[name], value, atol=0.05 * np.abs(value).max() + 1e-6)

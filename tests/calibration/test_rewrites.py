@@ -12,7 +12,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import helper, numpy_helper
 
-from facex.calibration import equalize, rewrites
+from facex.calibration import edit, equalize, rewrites
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph, attribute
 
@@ -352,7 +352,7 @@ def parted(model: Any) -> None:
         factors = random.uniform(0.3, 3, graph.shapes[relu.output[0]][1]).astype(np.float32)
         weight, bias, mix = (graph.constants[n] for n in (*conv.input[1:3], follower.input[1]))
         scaled = {conv.input[1]: weight * factors[:, None, None, None], conv.input[2]: bias * factors}
-        rewrites.set_constants(model, scaled | {follower.input[1]: mix / factors[:, None, None]})
+        edit.set_constants(model, scaled | {follower.input[1]: mix / factors[:, None, None]})
 
 
 @pytest.mark.parametrize("how", [{"alpha": 0.1}, {"alpha": 0.3, "multiplier": 2}, {}])
@@ -413,13 +413,13 @@ def test_own_constants_takes_weights_of_constant_nodes(onnx_model, assert_same):
     before = onnx_model(nodes, {"image": (1, 3, 6, 6)}, ["z"], weights(v=(2, 4, 1, 1)))
     after = copied(before)
     rewrites.own_constants(after)
-    rewrites.set_constants(after, {"a_weight": 2 * w, "b_weight": 0 * w})
+    edit.set_constants(after, {"a_weight": 2 * w, "b_weight": 0 * w})
     assert_same(before, after, centred(1, 3, 6, 6))
 
 
 def test_set_constants_adds_and_replaces_as_float32(onnx_model):
     model = onnx_model([node("Conv", "image,w", "y")], {"image": (1, 3, 4, 4)}, ["y"], weights(w=(2, 3, 1, 1)))
-    rewrites.set_constants(model, {"w": np.full((2, 3, 1, 1), 0.5), "new": np.arange(3)})
+    edit.set_constants(model, {"w": np.full((2, 3, 1, 1), 0.5), "new": np.arange(3)})
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert {name: (v.dtype, v.tolist()) for name, v in stored.items()} == {
         "w": (np.float32, np.full((2, 3, 1, 1), 0.5).tolist()), "new": (np.float32, [0.0, 1.0, 2.0])
@@ -468,7 +468,12 @@ def test_a_relu_network_has_nothing_to_split(seeded_state, tmp_path, pivot_of):
     torch.save(seeded_state(slope=0.0), tmp_path / "relu.pth")
     network = detector.load(tmp_path / "relu.pth", ContractOptions(activation_slope=0.0))
     model = pivot_of(network)
-    assert rewrites.all_exact(model) == {"relu_before_concat": 3, "lossless_image": 1, "split_leaky_relu": 0}
+    assert rewrites.all_exact(model) == {
+        "integer_gate": 0,
+        "relu_before_concat": 3,
+        "lossless_image": 1,
+        "split_leaky_relu": 0,
+    }
 
 
 def test_random_factors_after_every_rewrite_change_nothing(seeded_model, assert_same, pictures, as_feed):

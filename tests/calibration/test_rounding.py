@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from facex.calibration import observers, rewrites, rounding
+from facex.calibration import edit, observers, rounding
 from facex.calibration.graph import Graph
 from facex.calibration.plan import quantize_weight
 from facex.types import Head
@@ -149,7 +149,7 @@ def test_with_crops_the_network_gives_less_wrong_results_on_other_pictures(
     errors = []
     for crops in (None, pictures):
         model = onnx.load(str(pivot_160))
-        rewrites.set_constants(model, rounding.rounded(model, coarse, crops))
+        edit.set_constants(model, rounding.rounded(model, coarse, crops))
         found = run(model, others)
         errors.append({name: float(np.square(found[name] - expected[name]).mean()) for name in expected})
     for name in expected:

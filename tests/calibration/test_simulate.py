@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import helper
 
-from facex.calibration import qdq, rewrites
+from facex.calibration import edit, qdq, rewrites
 from facex.calibration.channels import Channels
 from facex.calibration.graph import Graph
 from facex.calibration.heads import levels
@@ -67,11 +67,60 @@ def small(onnx_model) -> Any:
 
 
 @pytest.fixture(scope="module")
+def gated(onnx_model) -> Any:
+    """What MobileNetV2 and V3 and ResNet bring, with unequal padding of a pool over values below zero."""
+    random = np.random.default_rng(15)
+    shapes = {"w1": (4, 3, 3, 3), "w2": (2, 4, 1, 1), "w3": (4, 2, 1, 1), "w4": (4, 4, 1, 1), "w5": (2, 4, 1, 1)}
+    const = {k: (random.normal(size=s) / np.sqrt(np.prod(s[1:]))).astype(np.float32) for k, s in shapes.items()}
+    const["w1"] /= 40
+    const |= {"zero": np.float32(0), "six": np.float32(6), "one": np.float32(-1)}
+    nodes = [
+        node("Conv", "image,w1", "c1", pads=[1] * 4), node("HardSwish", "c1", "s"),
+        node("GlobalAveragePool", "s", "m"), node("Conv", "m,w2", "c2"), node("Relu", "c2", "r2"),
+        node("Conv", "r2,w3", "c3"), node("HardSigmoid", "c3", "g", alpha=1 / 6), node("Mul", "g,s", "e"),
+        node("MaxPool", "e", "p", kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 0, 1]),
+        node("Conv", "p,w4", "c4"), node("Clip", "c4,zero,six", "r6"), node("Add", "r6,p", "a"),
+        node("Relu", "a", "ra"), node("Clip", "ra,,six", "top"), node("Clip", "top,one", "low"),
+        node("Conv", "low,w5", "h"), node("Exp", "h", "y"),
+    ]  # fmt: skip
+    model = onnx_model(nodes, {"image": (1, 3, 12, 12)}, ["y"], const)
+    rewrites.own_constants(model)
+    return model
+
+
+def plan_of(model: Any, run_showing: Callable[..., Any]) -> QuantizationPlan:
+    names = Graph(model).quantized_tensors()
+    values = run_showing(model, {"image": pixels(1)}, names[1:])
+    return make_plan(Graph(model), {k: (v.min() * 0.9, v.max() * 0.9) for k, v in values.items()}, "minmax")
+
+
+def test_gates_and_pools_in_float_are_onnxruntime_s(gated, run_showing):
+    assert_float_model(gated, plan_of(gated, run_showing), pixels(2), run_showing)
+
+
+def test_gates_and_pools_on_integers_are_the_written_model_s_to_a_step(gated, run_showing, tmp_path):
+    plan = plan_of(gated, run_showing)
+    names = list(plan.activations)[1:]
+    model = written(gated, plan, tmp_path / "qdq.onnx")
+    wanted = run_showing(model, {"image": pixels(1)}, [f"{name}_dq" for name in names])
+    found = simulated(Simulation(Graph(gated), plan), pixels(1))
+    for name in names:
+        steps = np.abs(found[name] - wanted[f"{name}_dq"]) / plan.activations[name].scale
+        assert steps.max() < 1.01, name
+        assert (steps < 0.01).mean() > 0.9, name
+
+
+def test_what_is_not_kept_is_forgotten_and_changes_nothing(gated, run_showing):
+    simulation = Simulation(Graph(gated), plan_of(gated, run_showing))
+    every, some = simulated(simulation, pixels(2)), simulated(simulation, pixels(2), keep={"h", "s"})
+    assert set(some) == {"h", "s"}
+    for name, value in some.items():
+        np.testing.assert_array_equal(value, every[name])
+
+
+@pytest.fixture(scope="module")
 def small_plan(small: Any, run_showing: Callable[..., Any]) -> QuantizationPlan:
-    graph = Graph(small)
-    names = graph.quantized_tensors()
-    values = run_showing(small, {"image": pixels(1)}, names[1:])
-    return make_plan(graph, {k: (v.min() * 0.9, v.max() * 0.9) for k, v in values.items()}, "minmax")
+    return plan_of(small, run_showing)
 
 
 def pixels(seed: int, size: int = 12) -> np.ndarray:
@@ -254,7 +303,7 @@ def test_what_was_learned_is_written_as_it_was_simulated(engine_model, run_showi
     assert set(learned.grids) == set(plan.activations)
     assert learned.grids["image"] == plan.activations["image"]
     assert set(learned.factors) == set(Channels(graph).groups)
-    rewrites.set_constants(model, learned.constants)
+    edit.set_constants(model, learned.constants)
     changed = dataclasses.replace(plan, activations=learned.grids)
     x = as_feed(pictures[3])["image"]
     assert_like_written(model, changed, simulation, x, run_showing, tmp_path / "qdq.onnx")

@@ -2,10 +2,11 @@
 
 A family `<name>` brings `families/<name>.py` with
 
-    def checkpoint(request: pytest.FixtureRequest) -> tuple[Path, ContractOptions]
+    VARIANTS: tuple[str, ...]
+    def checkpoint(request: pytest.FixtureRequest, variant: str) -> tuple[Path, ContractOptions]
 
-a checkpoint with seeded weights that finds something in `photo_dir` at 160x160, and what must be stated of it. Targets
-bring nothing.
+a checkpoint with seeded weights that finds something in `photo_dir` at 160x160, and what must be stated of it. The
+first variant is exported in every precision, the others in single precision. Targets bring nothing.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ FAMILIES = Path(__file__).parent / "families"
 
 
 @pytest.fixture(scope="session")
-def detector_of(request: pytest.FixtureRequest) -> Callable[[str], Detector]:
-    """`detector_of(family)` loads the family's seeded checkpoint."""
+def detector_of(request: pytest.FixtureRequest) -> Callable[[str, str], Detector]:
+    """`detector_of(family, variant)` loads a seeded checkpoint of the family."""
     from facex.reference import detector
 
-    loaded: dict[str, Detector] = {}
+    loaded: dict[tuple[str, str], Detector] = {}
 
-    def load(family: str) -> Detector:
-        if family not in loaded:
+    def load(family: str, variant: str) -> Detector:
+        key = family, variant
+        if key not in loaded:
             source = FAMILIES / f"{family}.py"
             assert source.is_file(), f"the family '{family}' needs {source}: see {Path(__file__).name} beside it"
             spec = importlib.util.spec_from_file_location(f"conformance_{family}", source)
@@ -46,43 +48,43 @@ def detector_of(request: pytest.FixtureRequest) -> Callable[[str], Detector]:
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            loaded[family] = detector.load(*module.checkpoint(request))
-        return loaded[family]
+            loaded[key] = detector.load(*module.checkpoint(request, variant))
+        return loaded[key]
 
     return load
 
 
 @pytest.fixture(scope="session")
 def job_of(
-    detector_of: Callable[[str], Detector],
+    detector_of: Callable[[str, str], Detector],
     calibrated: Callable[..., Calibrated],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Job]:
-    """`job_of(family, target, precision, head)` gives a job in a folder of its own; pivots are shared."""
+    """`job_of(family, variant, target, precision, head)` gives a job in a folder of its own; pivots are shared."""
     from facex.exporters import _pivot
 
-    pivots: dict[tuple[str, Head], Path] = {}
-    plans: dict[tuple[str, Head], Path] = {}
+    pivots: dict[tuple[str, str, Head], Path] = {}
+    plans: dict[tuple[str, str, Head], Path] = {}
 
-    def make(family: str, target: str, precision: Precision, head: Head) -> Job:
+    def make(family: str, variant: str, target: str, precision: Precision, head: Head) -> Job:
         info = exporters.info(target)
         try:
             exporters.require(info, info.packages, f"the target '{target}'")
         except MissingExtraError as error:
             pytest.skip(str(error))
-        key = family, head
+        key, detector = (family, variant, head), detector_of(family, variant)
         if key not in pivots:
             pivots[key] = tmp_path_factory.mktemp("pivot") / "pivot.onnx"
-            _pivot.write(detector_of(family), SIZE, head, 17, pivots[key])
+            _pivot.write(detector, SIZE, head, 17, pivots[key])
         if precision is Precision.W8A8 and key not in plans:
             plans[key] = pivots[key].with_name("qdq.onnx")
-            calibrated(pivots[key], detector_of(family), head).write(plans[key])
+            calibrated(pivots[key], detector, head).write(plans[key])
         return exporters.Job(
-            path=tmp_path_factory.mktemp("artifact") / f"{family}_{SIZE}_{precision}{info.suffix}",
+            path=tmp_path_factory.mktemp("artifact") / f"{variant}_{SIZE}_{precision}{info.suffix}",
             precision=precision,
             head=head,
             size=SIZE,
-            detector=detector_of(family),
+            detector=detector,
             pivot=pivots[key],
             qdq=plans.get(key),
             options=exporters.settled(ExportOptions(opset=17, deployment_target=None), info, precision),
@@ -93,11 +95,11 @@ def job_of(
 
 @pytest.fixture(scope="session")
 def artifact_of(job_of: Callable[..., Job]) -> Callable[..., tuple[Job, FileFacts]]:
-    """`artifact_of(family, target, precision, head)` exports, once, and verifies what the file says of itself."""
-    written: dict[tuple[str, str, Precision, Head], tuple[Job, FileFacts]] = {}
+    """`artifact_of(family, variant, target, precision, head)` exports once, and verifies what the file says."""
+    written: dict[tuple[str, str, str, Precision, Head], tuple[Job, FileFacts]] = {}
 
-    def export(family: str, target: str, precision: Precision, head: Head) -> tuple[Job, FileFacts]:
-        key = family, target, precision, head
+    def export(family: str, variant: str, target: str, precision: Precision, head: Head) -> tuple[Job, FileFacts]:
+        key = family, variant, target, precision, head
         if key not in written:
             job, module = job_of(*key), exporters.load(target)
             module.export(job)

@@ -6,6 +6,7 @@ Targets and families are those of the registries; a new one is tested without a 
 from __future__ import annotations
 
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -30,26 +31,56 @@ def single_of(target: str) -> Precision:
     return Precision.FP32 if Precision.FP32 in precisions else precisions[0]
 
 
-def cases(*, single: bool | None) -> list[Any]:
-    """Family, target, precision and head: the single precision alone, all but that, or all of them.
+def variants(family: str) -> tuple[str, ...]:
+    """What the family brings, the fully tried one first; see `conftest.py`."""
+    source = Path(__file__).parent / "families" / f"{family}.py"
+    assert source.is_file(), f"the family '{family}' needs {source}: see conftest.py beside its folder"
+    found: tuple[str, ...] = runpy.run_path(str(source))["VARIANTS"]
+    return found
 
-    What needs the packages of an extra, or calibrates, is slow.
+
+def tried(family: str) -> list[tuple[str, str, Precision, Head]]:
+    """Variant, target, precision and head: every precision of the first variant, and the single one of the others.
+
+    The raw head is what precedes the decoded one: single precision, and the plan of w8a8, show that it is.
+    """
+    first, *others = variants(family)
+    return [
+        *(
+            (first, target, precision, head)
+            for target in exporters.names()
+            for precision in exporters.info(target).precisions
+            for head in Head
+            if head is Head.DECODED or precision in (single_of(target), Precision.W8A8)
+        ),
+        *((variant, target, single_of(target), Head.DECODED) for variant in others for target in exporters.names()),
+    ]
+
+
+def cases(*, single: bool | None) -> list[Any]:
+    """Family, variant, target, precision and head: the single precision alone, all but that, or all of them.
+
+    What needs the packages of an extra, or calibrates, or is no first variant, is slow.
     """
     return [
         pytest.param(
             family,
+            variant,
             target,
             precision,
             head,
-            id=f"{family}-{target}-{precision}-{head}",
-            marks=[pytest.mark.slow] if exporters.info(target).extra or precision is Precision.W8A8 else [],
+            id=f"{family}-{variant}-{target}-{precision}-{head}",
+            marks=[pytest.mark.slow] if slow(family, variant, target, precision) else [],
         )
         for family in families.names()
-        for target in exporters.names()
-        for precision in exporters.info(target).precisions
-        for head in Head
+        for variant, target, precision, head in tried(family)
         if single is None or single is (precision is single_of(target))
     ]
+
+
+def slow(family: str, variant: str, target: str, precision: Precision) -> bool:
+    heavy = bool(exporters.info(target).extra) or precision is Precision.W8A8
+    return heavy or variant != variants(family)[0]
 
 
 def session_of(job: exporters.Job, target: str) -> Any:
@@ -59,12 +90,12 @@ def session_of(job: exporters.Job, target: str) -> Any:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("family", "target", "precision", "head"), cases(single=None))
-def test_every_file_has_the_agreed_inputs_and_outputs(artifact_of, family, target, precision, head):
-    job, facts = artifact_of(family, target, precision, head)
+@pytest.mark.parametrize(("family", "variant", "target", "precision", "head"), cases(single=None))
+def test_every_file_has_the_agreed_inputs_and_outputs(artifact_of, family, variant, target, precision, head):
+    job, facts = artifact_of(family, variant, target, precision, head)
     assert [t.name for t in facts.inputs] == ["image"]
     names = ["boxes", "scores", "landmarks"] if head is Head.DECODED else ["loc", "conf", "landm"]
-    assert [t.name for t in facts.outputs] == names
+    assert [t.name for t in facts.outputs] == [*names, *["mesh"] * (job.detector.contract.mesh > 0)]
     assert {t.dtype for t in facts.outputs} == {"float32"}
     assert facts.macs > 0
     assert facts.operators
@@ -73,9 +104,9 @@ def test_every_file_has_the_agreed_inputs_and_outputs(artifact_of, family, targe
     assert exporters.target_of(job.path) == target
 
 
-@pytest.mark.parametrize(("family", "target", "precision", "head"), cases(single=True))
-def test_single_precision_is_the_reference(artifact_of, photo_dir, family, target, precision, head):
-    job, _ = artifact_of(family, target, precision, head)
+@pytest.mark.parametrize(("family", "variant", "target", "precision", "head"), cases(single=True))
+def test_single_precision_is_the_reference(artifact_of, photo_dir, family, variant, target, precision, head):
+    job, _ = artifact_of(family, variant, target, precision, head)
     session = session_of(job, target)
     assert session.runtime
     pictures = photographs.find(photo_dir, option="--images")
@@ -92,15 +123,15 @@ def test_single_precision_is_the_reference(artifact_of, photo_dir, family, targe
     if precision is Precision.FP32:
         assert found["matched_f1"] == 1.0
         noise_db = {name: value for name, value in found.items() if name.startswith("snr_db.")}
-        assert len(noise_db) == 3
+        assert len(noise_db) == 3 + (job.detector.contract.mesh > 0)
         assert all(value is not None and value >= 80 for value in noise_db.values()), noise_db
 
 
-@pytest.mark.parametrize(("family", "target", "precision", "head"), cases(single=False))
+@pytest.mark.parametrize(("family", "variant", "target", "precision", "head"), cases(single=False))
 def test_every_other_precision_computes_the_same_function(
-    artifact_of, draw_photograph, family, target, precision, head
+    artifact_of, draw_photograph, family, variant, target, precision, head
 ):
-    job, _ = artifact_of(family, target, precision, head)
+    job, _ = artifact_of(family, variant, target, precision, head)
     session = session_of(job, target)
     image = np.asarray(draw_photograph(44, 160, 160))[None]
     found = session({"image": image})
@@ -113,9 +144,9 @@ def test_every_other_precision_computes_the_same_function(
         assert 10 * math.log10(np.square(expected.astype(np.float64)).sum() / noise) > 3, name
 
 
-@pytest.mark.parametrize("family", families.names())
-def test_every_family_recognises_its_own_checkpoint(detector_of, family):
-    detector = detector_of(family)
+@pytest.mark.parametrize(("family", "variant"), [(f, v) for f in families.names() for v in variants(f)])
+def test_every_family_recognises_its_own_checkpoint(detector_of, family, variant):
+    detector = detector_of(family, variant)
     assert detector.contract.family == family
     module = families.load(family)
     assert family == module.NAME

@@ -47,8 +47,10 @@ def test_a_file_is_timed_and_nothing_is_left(fake_phone: Any, file: DeviceFile) 
     assert (latency.threads, latency.runs) == (4, 50)
     assert latency.method == (
         "benchmark_model (program, any CPU), delegate xnnpack; 3 warm-up runs; "
-        "low is the minimum, high the 95th percentile"
+        "low is the minimum, high the 95th percentile; load ends with the first inference; "
+        "memory is what the process grew by"
     )
+    assert (latency.load_ms, latency.memory_mb) == (12.5 + 31.0, 9.25 * 1.048576)
     (run,) = report.runs
     assert (run.load_ms, run.first_ms, run.warmup_ms, run.memory_mb) == (12.5, 31.0, 16.0, 9.25)
     assert run.before.cpu_mhz == run.after.cpu_mhz == (1766.4, 2841.6, 825.6)
@@ -109,6 +111,9 @@ def test_without_percentiles_it_is_said(fake_phone: Any, file: DeviceFile) -> No
     (latency,), _ = _measure(file, runs=7)
     assert (latency.p50_ms, latency.low_ms, latency.high_ms, latency.runs) == (12.2005, 12.2005, 12.2005, 7)
     assert "only the mean is told" in latency.method
+    fake_phone.set("output", "Average inference timings in us: Warmup: 91471, Init: 4108, Inference: 80660.1\n")
+    (latency,), _ = _measure(file)
+    assert (latency.p50_ms, latency.load_ms, latency.memory_mb) == (80.6601, None, None)
 
 
 def test_a_hot_phone_is_a_warning(fake_phone: Any, file: DeviceFile) -> None:
@@ -145,7 +150,12 @@ def test_output_that_is_no_result(fake_phone: Any, file: DeviceFile, output: str
         (
             "Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.",
             Delegate.GPU,
-            "the GPU runs none of the operators",
+            "gpu runs none of the operators",
+        ),
+        (
+            "Though XNNPACK delegate is explicitly applied, the model graph will not be executed by the delegate.",
+            Delegate.XNNPACK,
+            "xnnpack runs none of the operators",
         ),
     ],
 )
@@ -204,6 +214,13 @@ def test_a_full_phone(fake_phone: Any, file: DeviceFile) -> None:
     with pytest.raises(DeviceError, match="No space left on device"):
         _measure(file)
     assert fake_phone.left == []
+
+
+def test_flags_that_do_not_matter_may_be_ignored(fake_phone: Any, file: DeviceFile) -> None:
+    text = (fake_phone.here / "output").read_text()
+    fake_phone.set("output", f"Unconsumed cmdline flags: --use_gpu=false --min_secs=0\n{text}")
+    _, report = _measure(file)
+    assert report.runs[0].notes == ("Unconsumed cmdline flags: --use_gpu=false --min_secs=0",)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +325,8 @@ def test_a_real_file_on_a_fake_phone(
     ran = run_facex("bench", *files, "--device", "adb", "--threads", "4", "--profile", "--max-latency-ms", "12")
     assert ran.code == 4
     assert f"measured on {NAME}, 4 threads, 50 runs: benchmark_model (program, any CPU), delegate xnnpack" in ran.out
-    assert "FAIL seeded_160x160_fp32.tflite latency: 12.1 ms is above the limit of 12 ms" in ran.out
-    assert f"skipped {ONNX} latency: adb times .tflite files only" in ran.out
+    assert "FAIL seeded_160x160_fp32.tflite latency on adb: measured 12.1 ms is above the limit of 12 ms" in ran.out
+    assert f"skipped {ONNX} latency on adb: adb times .tflite files only" in ran.out
     assert "75.0%    9.000 ms  Convolution (NHWC, F32) IGEMM x 1" in ran.out
     assert fake_phone.left == []
     fake_phone.rule("--graph=", unplug=True, exit=255)

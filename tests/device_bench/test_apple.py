@@ -118,6 +118,7 @@ def test_a_file_is_timed(core_ml: FakeCoreML) -> None:
     assert (latency.artifact, latency.device, latency.kind) == (FILE.name, report.name, LatencyKind.MEASURED)
     assert (latency.p50_ms, latency.low_ms, latency.high_ms, latency.runs) == (2.5, 1.0, pytest.approx(3.7), 4)
     assert "compute units ALL" in latency.method
+    assert latency.load_ms == 197.0
     (run,) = report.runs
     assert (run.load_ms, run.first_ms, run.warmup_ms) == (188.0, 9.0, 7.0)
     assert [(o.operator, o.name, o.mean_ms, o.unit) for o in run.operators] == [

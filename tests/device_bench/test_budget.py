@@ -226,6 +226,16 @@ def test_of_a_measurement_the_median_is_judged_whatever_the_band(artifact: Make,
     assert (finding.actual, finding.verdict) == (5.0, Verdict.PASS)
 
 
+@pytest.mark.parametrize("kind", [LatencyKind.MEASURED, LatencyKind.EMULATED])
+def test_a_failure_says_how_the_figure_came_about(artifact: Make, kind: LatencyKind) -> None:
+    entry = dataclasses.replace(_latency("a_64x64_fp32.onnx", 7.0), kind=kind, load_ms=40.0)
+    found = latency_findings([artifact()], [entry], Budget(max_latency_ms=6.0, max_load_ms=39.0), {})
+    assert [f.reason for f in found] == [
+        f"{kind} 7 ms is above the limit of 6 ms",
+        f"{kind} 40 ms is above the limit of 39 ms",
+    ]
+
+
 def test_no_device_is_held_to_the_budget_of_another(artifact: Make) -> None:
     both = [_latency("a_64x64_fp32.onnx", 50.0), _estimate()]
     phone = Budget(device=PHONE, max_latency_ms=20.0)

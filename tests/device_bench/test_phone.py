@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_made(fake_phone: Any) -> None:
     ("rule", "reason"),
     [
         ({"match": "rm -rf", "print": "rm: Permission denied\n", "exit": 0}, "rm -rf printed: rm: Permission denied"),
-        ({"match": "rm -rf", "exit": 0}, "rm -rf printed: nothing"),
+        ({"match": "rm -rf", "exit": 0}, "rm -rf printed: no output at all"),
         ({"match": "pkill", "unplug": True, "exit": 255}, "exit code 255"),
     ],
 )
@@ -187,3 +187,14 @@ def test_what_cannot_be_removed_is_told(fake_phone: Any, rule: dict[str, Any], r
     assert warning.startswith(f"{path} may be left on the phone {SERIAL}: ")
     assert reason in warning
     assert warning.endswith(f"`adb shell rm -rf {path}` removes it")
+
+
+def test_a_clean_up_that_is_interrupted_is_told(fake_phone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_phone, "_remove", interrupted)
+    warnings: list[str] = []
+    with contextlib.suppress(KeyboardInterrupt), _phone.folder(_phone.connect(""), warnings.append) as path:
+        pass
+    assert warnings == [f"{path} may be left on the phone {SERIAL}: interrupted; `adb shell rm -rf {path}` removes it"]

@@ -10,7 +10,7 @@ import pytest
 
 from facex import device_bench
 from facex.errors import UsageError
-from facex.types import Delegate, DeviceOptions
+from facex.types import HOST, Delegate, DeviceOptions
 
 
 def test_names_are_the_device_modules() -> None:
@@ -70,7 +70,7 @@ def test_a_wrong_word_is_refused(word: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", [name for name in device_bench.names() if name != device_bench.HOST])
+@pytest.mark.parametrize("name", [name for name in device_bench.names() if name != HOST])
 def test_every_device_beside_the_host_says_what_it_needs(name: str) -> None:
     device, _ = device_bench.find(name)
     assert device.TARGETS

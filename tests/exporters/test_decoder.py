@@ -98,7 +98,7 @@ def test_constants_in_half_precision_still_decode(name):
     side = (wanted[0, :, 2:] - wanted[0, :, :2]).numpy() + geometry.priors(told, size)[:, 2:]
     error_px = (found - wanted)[0].abs().numpy().reshape(len(side), 2, 2).max(axis=1)
     assert (error_px / side).max() < 1e-3  # of the face: half a step of float16 is 2.4e-4, times offsets up to 8
-    zeros = [LevelOutput(*(torch.zeros_like(t) for t in level)) for level in levels]
+    zeros = [LevelOutput(*map(torch.zeros_like, level[:3])) for level in levels]
     plain, _ = decoder(zeros)
     priors = geometry.priors(told, size)
     corners = np.concatenate([priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2], axis=1)

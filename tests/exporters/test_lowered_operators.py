@@ -123,13 +123,66 @@ def leaky_relu() -> Iterator[Case]:
     yield from simple("LeakyRelu", alpha=0.1)
 
 
-def reduce_sum() -> Iterator[Case]:
+def reduction(operator: str) -> Iterator[Case]:
+    """A sum takes its axes as an input, a mean as an attribute up to opset 17."""
     for axes, keep in itertools.product(((1,), (2, 3), (-1,), (0, -2), (0, 1, 2, 3)), (0, 1)):
-        yield Case(f"axes {axes} keep {keep}", [node("ReduceSum", "x,a", keepdims=keep)], {"a": ints(*axes)})
+        name = f"axes {axes} keep {keep}"
+        if operator == "ReduceSum":
+            yield Case(name, [node(operator, "x,a", keepdims=keep)], {"a": ints(*axes)})
+        else:
+            yield Case(name, [node(operator, "x", keepdims=keep, axes=axes)])
     for keep in (0, 1):
-        yield Case(f"no axes keep {keep}", [node("ReduceSum", "x", keepdims=keep)])
+        yield Case(f"no axes keep {keep}", [node(operator, "x", keepdims=keep)])
+    turned = node("Transpose", "x", "t", perm=[0, 2, 3, 1])
+    given = {"a": ints(1, 2)} if operator == "ReduceSum" else {}
+    how = {} if given else {"axes": [1, 2]}
+    yield Case("after a transpose", [turned, node(operator, "t,a" if given else "t", **how)], given)
+
+
+def reduce_sum() -> Iterator[Case]:
+    yield from reduction("ReduceSum")
+    for keep in (0, 1):
         yield Case(f"empty axes keep {keep}", [node("ReduceSum", "x,a", keepdims=keep)], {"a": ints()})
     yield Case("no axes is nothing", [node("ReduceSum", "x,a", noop_with_empty_axes=1)], {"a": ints()})
+
+
+def max_pool() -> Iterator[Case]:
+    """Of values below zero too, where zeros beyond the border would be the largest."""
+    for kernel, stride, pads in (
+        ((3, 3), (2, 2), (1, 1, 1, 1)), ((3, 3), (1, 1), (1, 1, 1, 1)), ((2, 2), (2, 2), (0, 0, 0, 0)),
+        ((3, 2), (2, 1), (1, 0, 0, 1)), ((5, 5), (1, 2), (2, 2, 2, 2)), ((2, 2), (1, 1), (1, 1, 1, 1)),
+    ):  # fmt: skip
+        how = {"kernel_shape": kernel, "strides": stride, "pads": pads}
+        for shape in ((1, 3, 6, 8), (1, 3, 5, 7)):
+            yield Case(f"{how} of {shape}", [node("MaxPool", "x", **how)], {}, shape)
+            below = [node("Sub", "x,c", "n"), node("MaxPool", "n", **how)]
+            yield Case(f"{how} of {shape} below zero", below, {"c": np.float32(9)}, shape)
+            above = [node("Relu", "x", "r"), node("Identity", "r", "i"), node("MaxPool", "i", **how)]
+            yield Case(f"{how} of {shape} above zero", above, {}, shape)
+    yield Case("the defaults", [node("MaxPool", "x", kernel_shape=[2, 2], auto_pad="VALID")])
+
+
+def clip() -> Iterator[Case]:
+    wide = node("Mul", "x,five", "w")
+    for low, high in ((0, 6), (0, None), (None, 6), (-1, 1), (-0.5, 2.5), (2, 3)):
+        bounds = {k: np.float32(v) for k, v in (("low", low), ("high", high)) if v is not None}
+        inputs = f"w,{'low' if low is not None else ''},{'high' if high is not None else ''}"
+        yield Case(f"{low} to {high}", [wide, node("Clip", inputs)], {"five": np.float32(5), **bounds})
+
+
+def hard(operator: str, **attributes: Any) -> Iterator[Case]:
+    """Where it bends and beyond."""
+    wide = node("Mul", "x,five", "w")
+    yield Case(f"{attributes}", [wide, node(operator, "w", **attributes)], {"five": np.float32(5)})
+    flat = [wide, node("Reshape", "w,shape", "f"), node(operator, "f", **attributes)]
+    yield Case(f"{attributes} in natural order", flat, {"five": np.float32(5), "shape": ints(1, 12, -1)})
+
+
+def mean_of_channels() -> Iterator[Case]:
+    yield Case("an image", [node("GlobalAveragePool", "x")])
+    turned = node("Transpose", "x", "t", perm=[0, 3, 1, 2])
+    yield Case("after a transpose", [turned, node("GlobalAveragePool", "t")])
+    yield Case("as a gate", [node("GlobalAveragePool", "x", "g"), node("Mul", "g,x")])
 
 
 def reshape() -> Iterator[Case]:
@@ -200,13 +253,19 @@ def unsqueeze() -> Iterator[Case]:
 CASES = {
     **{name: list(binary(name)) for name in ("Add", "Mul", "Sub")},
     **{name: list(simple(name)) for name in ("Exp", "Identity", "Neg", "Relu", "Sigmoid")},
+    "Clip": list(clip()),
     "Concat": list(concat()),
     "Constant": list(constant()),
     "Conv": list(conv()),
     "DequantizeLinear": list(dequantize()),
     "Gather": list(gather()),
+    "GlobalAveragePool": list(mean_of_channels()),
+    "HardSigmoid": [*hard("HardSigmoid"), *hard("HardSigmoid", alpha=1 / 6), *hard("HardSigmoid", alpha=0.3, beta=0.1)],
+    "HardSwish": list(hard("HardSwish")),
     "LeakyRelu": list(leaky_relu()),
+    "MaxPool": list(max_pool()),
     "QuantizeLinear": list(quantize()),
+    "ReduceMean": list(reduction("ReduceMean")),
     "ReduceSum": list(reduce_sum()),
     "Reshape": list(reshape()),
     "Resize": list(resize()),

@@ -21,7 +21,7 @@ from facex.types import Precision
 pytestmark = pytest.mark.slow
 
 HEIGHT, WIDTH = 24, 32
-MOVES = {"QUANTIZE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR"}
+MOVES = {"QUANTIZE", "CONCATENATION", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"}
 RESIZE = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 
@@ -131,6 +131,48 @@ def identical_heads(g: Graph) -> None:
     g.conv(g.add("Concat", "h1,h2,h3", "joined", axis=1), "last", (4, 18, 1, 1))
 
 
+def relu6_and_a_sum(g: Graph) -> None:
+    """A residual block of MobileNetV2, and a ReLU after the sum as in ResNet."""
+    g.constants |= {"zero": np.float32(0), "six": np.float32(6)}
+    g.add("Clip", g.conv("image", "c", (6, 3, 3, 3), pads=[1] * 4) + ",zero,six", "a")
+    g.add("Clip", g.conv("a", "d", (6, 1, 3, 3), pads=[1] * 4, group=6) + ",zero,six", "b")
+    g.add("Relu", g.add("Add", f"{g.conv('b', 'p', (6, 6, 1, 1))},a", "sum"), "r")
+    g.conv("r", "last", (4, 6, 1, 1))
+
+
+def largest_of_windows(g: Graph) -> None:
+    """After a ReLU, and of values below zero."""
+    how = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+    g.add("MaxPool", g.add("Relu", g.conv("image", "c", (6, 3, 3, 3), pads=[1] * 4), "a"), "m", **how)
+    g.add("MaxPool", g.conv("m", "d", (6, 6, 1, 1)), "n", **how)
+    g.conv("n", "last", (4, 6, 1, 1))
+
+
+def gated(g: Graph) -> None:
+    """Squeeze and excitation of a hard swish, in the form that the rewrites give them."""
+    g.constants |= {"zero": np.float32(0), "six": np.float32(6), "three": np.float32(3)}
+    g.conv("image", "z", (6, 3, 3, 3), pads=[1] * 4, strides=[2, 2])
+    g.constants["z_w"] /= 40
+    g.add("Clip", g.add("Add", "z,three", "t") + ",zero,six", "g")
+    g.add("Mul", "z,g", "swish")
+    g.add("Relu", g.conv(g.add("GlobalAveragePool", "swish", "m"), "e1", (2, 6, 1, 1)), "er")
+    g.add("Clip", g.conv("er", "e2", (6, 2, 1, 1)) + ",zero,six", "gate")
+    g.conv(g.add("Mul", "gate,swish", "excited"), "last", (4, 6, 1, 1))
+
+
+def swish_as_it_comes(g: Graph) -> None:
+    """Without rewrites, as for `minmax`."""
+    g.conv("image", "z", (6, 3, 3, 3), pads=[1] * 4, strides=[2, 2])
+    g.constants["z_w"] /= 40
+    g.conv(g.add("HardSwish", "z", "swish"), "last", (4, 6, 1, 1))
+
+
+def sigmoid_as_it_comes(g: Graph) -> None:
+    g.conv("image", "z", (4, 3, 3, 3), pads=[1] * 4, strides=[2, 2])
+    g.constants["z_w"] /= 40
+    g.conv(g.add("HardSigmoid", "z", "gate", alpha=1 / 6), "last", (4, 4, 1, 1))
+
+
 GRAPHS: dict[str, tuple[Callable[[Graph], None], dict[str, int]]] = {
     "mean by subtraction": (mean_by_subtraction, {"SUB": 1, "CONV": 2, "LEAKY_RELU": 1}),
     "mean by strips": (mean_by_strips, {"CONCATENATION": 2, "CONV": 2}),
@@ -140,6 +182,10 @@ GRAPHS: dict[str, tuple[Callable[[Graph], None], dict[str, int]]] = {
     "relu after concat": (relu_after_concat, {"CONV": 3, "CONCATENATION": 1, "RELU": 1}),
     "pyramid": (pyramid, {"CONV": 3, "LEAKY_RELU": 2, "RESIZE_NEAREST_NEIGHBOR": 1, "ADD": 1}),
     "depthwise": (depthwise, {"CONV": 3, "LEAKY_RELU": 1}),
+    "relu6 and a sum": (relu6_and_a_sum, {"CONV": 4, "ADD": 1}),
+    "largest of windows": (largest_of_windows, {"CONV": 3, "MAX_POOL_2D": 2}),
+    "gated": (gated, {"CONV": 4, "ADD": 1, "MUL": 2, "MEAN": 1}),
+    "swish as it comes": (swish_as_it_comes, {"CONV": 2, "HARD_SWISH": 1}),
     "identical heads": (identical_heads, {"CONV": 5, "LEAKY_RELU": 1, "CONCATENATION": 1}),
 }
 
@@ -201,6 +247,18 @@ def test_every_tensor_agrees_to_one_step(one_step, written, name, delegate):
     assert {c.worst for c in report.comparisons if c.operator in MOVES} == {0}
     found, wanted = report.outputs["y"]
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-4)
+
+
+def test_a_hard_sigmoid_is_a_sum_and_a_product_of_integers(one_step, written, run_onnx):
+    """TFLite has none of its own: the sum in between has the integers of the result, and no partner in the plan."""
+    tflite, qdq = written(sigmoid_as_it_comes)
+    file = one_step.File(tflite)
+    gate = [i for i in file.quantized if file.kind[id(file.producer[i])] in ("ADD", "MUL")]
+    assert [file.grid(i) for i in gate] == [pytest.approx((width / 255, -128), rel=1e-6) for width in (6, 1)]
+    found = file.run(pixels(77), gate, delegate=True)
+    np.testing.assert_array_equal(found[gate[0]], found[gate[1]])
+    wanted = run_onnx(onnx.load(str(qdq)), {"image": pixels(77).transpose(0, 3, 1, 2).astype(np.float32)})["y"]
+    assert np.abs(found["y"] - wanted).max() <= 0.02 * np.ptp(wanted)
 
 
 @pytest.mark.parametrize("delegate", [True, False], ids=["XNNPACK", "built-in kernels"])

@@ -14,7 +14,7 @@ from facex.exporters import _pivot
 from facex.recipe import OPSETS
 from facex.reference.detector import ReferenceSession
 from facex.reference.photographs import letterbox
-from facex.types import Head, Size, as_plain
+from facex.types import ContractOptions, Head, Size, as_plain
 
 pytestmark = pytest.mark.slow
 
@@ -136,3 +136,24 @@ def test_a_model_that_the_checker_refuses_is_an_error(detector, tmp_path, monkey
     monkeypatch.setattr("onnxsim.simplify", spoil)
     with pytest.raises(BackendError, match="onnx's checker refuses"):
         _pivot.write(detector, SIZE, Head.RAW, 17, tmp_path / "a.onnx")
+
+
+def test_parameters_of_equal_values_keep_their_names(seeded_state, tmp_path, run_onnx, picture):
+    """Those of a head that levels share; precisions of Core ML look weights up by their names, and round them apart."""
+    import torch
+
+    from facex.reference import detector as detectors
+
+    state = seeded_state()
+    for name in ("weight", "bias"):
+        state[f"BboxHead.2.conv1x1.{name}"] = state[f"BboxHead.1.conv1x1.{name}"]
+    torch.save(state, tmp_path / "shared.pth")
+    detector = detectors.load(tmp_path / "shared.pth", ContractOptions())
+    _pivot.write(detector, SIZE, Head.RAW, 17, tmp_path / "pivot.onnx")
+    model = onnx.load(str(tmp_path / "pivot.onnx"))
+    names = {tensor.name for tensor in model.graph.initializer}
+    assert {f"network.box_heads.{i}.{name}" for i in range(3) for name in ("weight", "bias")} <= names
+    assert [given.name for given in model.graph.input] == ["image"]
+    found = run_onnx(model, as_feed(picture), optimized=True)
+    wanted = ReferenceSession(detector, SIZE, Head.RAW, threads=1)({"image": picture})
+    assert min(snr_db(found[name], wanted[name]) for name in wanted) > 100

@@ -70,6 +70,21 @@ def test_two_findings_of_a_name_stay_two_cases(rich: Manifest) -> None:
     assert [case.get("name") for case in cases] == ["latency", "latency #2"]
 
 
+def test_a_time_says_how_it_came_about(rich: Manifest) -> None:
+    name = rich.artifacts[2].name
+    phone = _finding(
+        name, "latency", "", device="Example Phone", verdict=Verdict.PASS, actual=78.0, limit=90.0, unit="ms"
+    )
+    here = _finding(name, "latency", "", verdict=Verdict.PASS, actual=33.5, limit=90.0, unit="ms")
+    size = _finding(name, "size", "", verdict=Verdict.PASS, actual=0.5, limit=0.9, unit="MB")
+    root = ElementTree.fromstring(to_xml(dataclasses.replace(rich, findings=(here, phone, size))))
+    assert [case.findtext("system-out") for case in root.iter("testcase")] == [
+        "33.5 ms, limit <= 90 ms; measured on host: Example CPU, linux x86_64, 2 threads",
+        "78 ms, limit <= 90 ms; estimate for Example Phone, 4 threads",
+        "0.5 MB, limit <= 0.9 MB",
+    ]
+
+
 def test_a_budget_of_a_device_has_a_case_of_its_own_with_the_numbers(rich: Manifest) -> None:
     reason = "upper end of the estimate, 15 ms is above the limit of 12 ms"
     phone = _finding(
@@ -124,6 +139,6 @@ def test_the_xml_is_always_well_formed(text: str) -> None:
     from facex.report.junit import _add_case
 
     suite = ElementTree.Element("testsuite")
-    _add_case(suite, text, _finding(artifact=text, name=text, reason=text))
+    _add_case(suite, text, _finding(artifact=text, name=text, reason=text), text)
     parsed = ElementTree.fromstring(ElementTree.tostring(suite, encoding="unicode").encode("utf-8"))
     assert len(list(parsed.iter("failure"))) == 1

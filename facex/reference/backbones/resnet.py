@@ -83,7 +83,8 @@ class ResNet(FeatureMaps):
                 layers.append(block(c_in, width, 2 if stage and not i else 1))
                 c_in = width * block.EXPANSION
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        self.channels = [width * block.EXPANSION for width in WIDTHS[1:]]
+        self.all_channels = [width * block.EXPANSION for width in WIDTHS]
+        self.channels = self.all_channels[1:]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """float32 [B, 3, H, W] -> the three feature maps, finest first."""

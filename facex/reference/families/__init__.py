@@ -29,12 +29,13 @@ class LevelOutput(NamedTuple):
     """Raw maps of one pyramid level, A priors a cell; channels are prior-major.
 
     conf: float32 [B, A*2, H, W], logits (background, face). loc: float32 [B, A*4, H, W].
-    landm: float32 [B, A*2K, H, W].
+    landm: float32 [B, A*2K, H, W]. mesh: float32 [B, A*M, H, W], of networks with a dense regression.
     """
 
     conf: Tensor
     loc: Tensor
     landm: Tensor
+    mesh: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Structure:
         strides: pyramid strides, input pixels per cell.
         anchors_per_cell: priors per cell, by level.
         landmarks: landmark points per face.
+        mesh: values a prior of the dense regression; 0 where there is none.
         renamed: canonical parameter name -> key in the state dict.
         channels: what the family needs to build the network; opaque elsewhere.
         proved: fields of the contract that follow from the architecture, where another checkpoint of the family
@@ -64,6 +66,7 @@ class Structure:
     landmarks: int
     renamed: Mapping[str, str]
     channels: Mapping[str, Any]
+    mesh: int = 0
     proved: Mapping[str, Any] = field(default_factory=dict)
     pyramid_slope: Callable[[float], float] | None = None
 

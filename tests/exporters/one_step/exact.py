@@ -33,8 +33,9 @@ def exactly(
     # the bias is stored in units of the planned scale
     sums += convolution.bias[:, None, None] * plan.grid(source)[0]
     real: NDArray[np.float64] = sums * convolution.scale[:, None, None]
-    if plan.producer[plan.name_of(tensor)].op_type == "Relu":
-        real = np.maximum(real, 0)
+    after = plan.producer[plan.name_of(tensor)].op_type
+    if after in ("Clip", "Relu"):
+        real = np.clip(real, 0, 6 if after == "Clip" else None)
     scale, zero = plan.grid(tensor)
     integers: NDArray[np.int64] = np.clip(np.rint(real / scale) + zero, -128, 127).astype(np.int64)
     return integers

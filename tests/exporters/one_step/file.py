@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from .regions import KINDS, Convolution, Grid, Integers, Region, walk
 
+PADS = ("MIRROR_PAD", "PAD")
+
 
 class File:
     """A finished TFLite file, read through the schema of its flatbuffer."""
@@ -31,10 +33,10 @@ class File:
 
     @cached_property
     def quantized(self) -> list[int]:
-        """Computed int8 tensors in order; what a PAD gives is inside the convolution that reads it."""
+        """Computed int8 tensors in order; what a PAD gives is inside the operator that reads it."""
         int8 = self.schema.TensorType.INT8
         made = [(int(i), o) for o in self.graph.operators for i in o.outputs]
-        return [i for i, o in made if self.graph.tensors[i].type == int8 and self.kind[id(o)] != "PAD"]
+        return [i for i, o in made if self.graph.tensors[i].type == int8 and self.kind[id(o)] not in PADS]
 
     def grid(self, index: int) -> Grid:
         """Scale and zero point of an activation."""

@@ -51,7 +51,7 @@ class Plan:
     def convolution_node(self, tensor: str) -> Any | None:
         """The integer convolution, its ReLU apart, that computes a tensor; None where something else does."""
         node = self.producer.get(self.name_of(tensor))
-        if node is not None and node.op_type == "Relu":
+        if node is not None and node.op_type in ("Clip", "Relu"):
             node = self.producer.get(node.input[0])
         if node is None or node.op_type != "Conv":
             return None

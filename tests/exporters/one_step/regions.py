@@ -20,9 +20,14 @@ SCALE_RTOL = 3e-7
 
 KINDS = {
     "Add": "ADD",
+    "Clip": "RELU",
     "Concat": "CONCATENATION",
     "Conv": "CONV",
+    "GlobalAveragePool": "MEAN",
+    "HardSigmoid": "HARD_SIGMOID",
+    "HardSwish": "HARD_SWISH",
     "LeakyRelu": "LEAKY_RELU",
+    "MaxPool": "MAX_POOL_2D",
     "Mul": "MUL",
     "Relu": "RELU",
     "Resize": "RESIZE_NEAREST_NEIGHBOR",
@@ -30,7 +35,7 @@ KINDS = {
     "CONV_2D": "CONV",
     "DEPTHWISE_CONV_2D": "CONV",
 }
-UNCOUNTED = frozenset({"DEQUANTIZE", "DequantizeLinear", "Identity", "PAD", "QUANTIZE", "QuantizeLinear"})
+UNCOUNTED = frozenset({"DEQUANTIZE", "DequantizeLinear", "Identity", "MIRROR_PAD", "PAD", "QUANTIZE", "QuantizeLinear"})
 """They change how a value is written, or belong to the convolution that they pad."""
 FUSES_RELU = frozenset({"ADD", "CONV", "MUL", "SUB"})
 
