@@ -21,7 +21,7 @@ COSTS_PATH = Path(__file__).with_name("phone_costs.json")
 INT8 = "int8"
 FLOAT = "float"
 
-_NAMES_OF_TERMS: dict[str, Callable[[Work], float | None]] = {
+_AMOUNTS: dict[str, Callable[[Work], float | None]] = {
     "inference": lambda work: 1.0,
     "operator": lambda work: work.operators,
     "million elements": lambda work: work.melements,
@@ -30,7 +30,7 @@ _NAMES_OF_TERMS: dict[str, Callable[[Work], float | None]] = {
     "million multiply-accumulates of 1x1 convolutions": lambda work: work.pointwise_mmacs,
     "million multiply-accumulates of depthwise convolutions": lambda work: work.depthwise_mmacs,
 }
-TERMS = tuple(_NAMES_OF_TERMS)
+TERMS = tuple(_AMOUNTS)
 """What can have a cost."""
 
 
@@ -124,7 +124,7 @@ def amount(work: Work, term: str) -> float:
     Raises:
         ValueError: it is not known.
     """
-    value = _NAMES_OF_TERMS[term](work)
+    value = _AMOUNTS[term](work)
     if value is None:
         raise ValueError(f"the number of {term}s is not known")
     return value
