@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from facex.diffing import Diff
     from facex.manifest import Manifest
     from facex.progress import Progress
+    from facex.reference.probe import Identification
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "diff", "export"]
+__all__ = ["__version__", "bench", "check", "diff", "export", "identify"]
 
 
 def export(
@@ -148,6 +149,27 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     )
 
 
+def identify(checkpoint: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any) -> Identification:
+    """Find out under which contract a checkpoint was trained, and what cannot be known.
+
+    Args:
+        checkpoint: a PyTorch checkpoint.
+        progress: shown what is going on.
+        **options: the other options of `facex identify` by name: `images`, `photographs`, `threads`, and those of the
+            contract, see `export`.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used.
+    """
+    from pathlib import Path
+
+    from facex import identifying
+
+    given = _Options(options)
+    stated = given.contract()
+    return identifying.identify(Path(checkpoint), contract=stated, progress=progress, **given.plain("identify"))
+
+
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str], *, fail_on: Iterable[str] = ()) -> Diff:
     """Compare two manifests: size, time, parity, operators, contract.
 
@@ -176,6 +198,7 @@ class _Options:
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime"),
+        "identify": ("images", "photographs", "threads"),
         "bench": ("precision", "device"),
     }
 
@@ -278,7 +301,7 @@ class _Options:
                 value = tuple(self.choice(name, Runtime, each) for each in several)
             elif name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "int8_steps", "seed", "device"):
+            elif name not in ("threads", "int8_steps", "seed", "device", "photographs"):
                 value = Path(value)
             taken[name.removeprefix("int8_")] = value
         if self._left:

@@ -239,6 +239,7 @@ def check(
                 sha256=loaded.sha256,
                 contract=loaded.contract,
                 assumed=loaded.assumed,
+                settled=loaded.settled,
                 demonstration=demo.is_bundled(loaded.sha256),
             ),
             calibration=record.calibration if record else None,

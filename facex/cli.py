@@ -595,6 +595,44 @@ def inspect(artifacts: Sequence[Path], precision: str | None, as_json: bool) -> 
 
 
 @cli.command()
+@click.argument("checkpoint", type=PATH)
+@click.option("--images", type=PATH, help="Folder of photographs with faces, unlabelled.")
+@click.option(
+    "--photographs",
+    type=click.IntRange(1),
+    default=24,
+    show_default=True,
+    help="How many of them, evenly spaced over the folder.",
+)
+@contract_options
+@threads_option
+@json_option
+def identify(checkpoint: Path, as_json: bool, **values: Any) -> int:
+    """Find out under which contract CHECKPOINT was trained: activation, anchors, variances, channel order, mean.
+
+    Weights tell a part, photographs of people nearly all of it. What nothing decides is undecided, never guessed; what
+    the options state is kept, and a clear contradiction is shown.
+
+    \b
+    Examples:
+      facex identify model.pth
+      facex identify model.pth --images photos/
+      facex identify model.pth --images photos/ --activation relu --json
+    """  # noqa: D301 - click wants the character itself
+    from facex import identifying
+    from facex.report import identified
+
+    with _progress() as progress:
+        found = identifying.identify(checkpoint, contract=_contract(values), progress=progress, **values)
+    with _printing():
+        if as_json:
+            click.echo(_json(identified.plain(found), 0), nl=False)
+        else:
+            identified.render(found, _console())
+    return 0
+
+
+@cli.command()
 @click.argument("old", type=PATH)
 @click.argument("new", type=PATH)
 @click.option(

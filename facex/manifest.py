@@ -35,6 +35,8 @@ from facex.types import (
     Placement,
     Precision,
     Runtime,
+    Settled,
+    SettledBy,
     Size,
     TensorInfo,
     Verdict,
@@ -63,8 +65,9 @@ class Source:
         checkpoint: its file name.
         sha256: of its bytes.
         contract: see `facex.types.Contract`.
-        assumed: contract fields that nobody stated.
+        assumed: contract fields that nobody stated, that keys and shapes do not prove and no probe decided.
         demonstration: whether it is the detector that facex brings along, which is none for an app.
+        settled: how each field that a checkpoint may leave open came about.
     """
 
     checkpoint: str
@@ -72,6 +75,7 @@ class Source:
     contract: Contract
     assumed: tuple[str, ...]
     demonstration: bool = False
+    settled: tuple[Settled, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +333,7 @@ def _from_plain(data: Mapping[str, Any]) -> Manifest:
             contract=contract_from_plain(data["source"]["contract"]),
             assumed=tuple(data["source"]["assumed"]),
             demonstration=data["source"]["demonstration"],
+            settled=tuple(Settled(**{**entry, "how": SettledBy(entry["how"])}) for entry in data["source"]["settled"]),
         ),
         calibration=_calibration(data["calibration"]) if data["calibration"] else None,
         evaluation=Evaluation(**data["evaluation"]) if data["evaluation"] else None,

@@ -179,7 +179,8 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
     checkpoint = planned.recipe.checkpoint
     assert checkpoint is not None
     with clock("read", f"reading {checkpoint.name}", named=False):
-        evidence, calib = _read(planned, checkpoint)
+        evidence, calib, seen = _read(planned, checkpoint)
+    evidence = _probed(planned, evidence, seen, clock)
     with workspace.building(out) as build:
         record = _build(build, planned, evidence, calib, clock)
         result = Result(manifest=record, timings_s=dict(clock.timings_s))
@@ -204,8 +205,12 @@ def _require(planned: Plan) -> None:
         exporters.require(target, target.packages, f"the target '{name}'")
 
 
-def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph]]:
-    """Everything a run reads, validated before anything is written."""
+def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph], list[Photograph]]:
+    """Everything a run reads, validated before anything is written.
+
+    Returns:
+        The evidence for parity, the photographs for calibration, and those that a probe of the contract may run.
+    """
     from facex.parity import ground_truth, limits
     from facex.reference import detector, photographs
 
@@ -221,7 +226,18 @@ def _read(planned: Plan, checkpoint: Path) -> tuple[Evidence, list[Photograph]]:
     truth = ground_truth.load(recipe.ground_truth) if recipe.ground_truth else None
     _require(planned)
     checked = tuple(map(limits.checked, recipe.limits))
-    return Evidence(detector=loaded, photographs=images, ground_truth=truth, limits=checked), calib
+    return Evidence(detector=loaded, photographs=images, ground_truth=truth, limits=checked), calib, found or images
+
+
+def _probed(planned: Plan, evidence: Evidence, seen: Sequence[Photograph], clock: Clock) -> Evidence:
+    """The same with what photographs tell of the contract, and loud where they contradict what was stated."""
+    from facex import identifying
+
+    if not seen or demo.is_bundled(evidence.detector.sha256):
+        return evidence
+    stated, threads = planned.recipe.contract, planned.recipe.threads
+    found = identifying.probed(evidence.detector.path, stated, seen, threads=threads, clock=clock)
+    return dataclasses.replace(evidence, detector=identifying.settled(evidence.detector, stated, found))
 
 
 def refuse_overlap(calibrated: Iterable[str], images: Sequence[Photograph]) -> None:
@@ -263,6 +279,7 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
             sha256=detector.sha256,
             contract=detector.contract,
             assumed=detector.assumed,
+            settled=detector.settled,
             demonstration=demo.is_bundled(detector.sha256),
         ),
         calibration=calibration,

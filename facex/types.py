@@ -143,6 +143,32 @@ class ContractOptions:
     landmarks: int | None = None
 
 
+class SettledBy(_Word):
+    """How a field of a contract came about."""
+
+    STATED = "stated"
+    PROVED = "proved"
+    PROBED = "probed"
+    ASSUMED = "assumed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """How one field of a contract came about.
+
+    Attributes:
+        field: of `Contract`.
+        how: the user stated it, keys and shapes prove it, a probe of the checkpoint decides it, or it is assumed.
+        confidence: of the probe, 0-1, see docs/identify.md; None where no probe looked.
+        evidence: of the probe, in a few words, or why it left the field open; empty where no probe looked.
+    """
+
+    field: str
+    how: SettledBy
+    confidence: float | None = None
+    evidence: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detections:
     """Faces found in one photograph, best score first.

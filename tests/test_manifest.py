@@ -39,6 +39,8 @@ from facex.types import (
     Placement,
     Precision,
     Runtime,
+    Settled,
+    SettledBy,
     Size,
     TensorInfo,
     Verdict,
@@ -184,6 +186,14 @@ def rich_manifest() -> Manifest:
             sha256="3f2a9c1b" * 8,
             contract=contract,
             assumed=("activation_slope", "min_sizes", "channel_order"),
+            settled=(
+                _settled("activation_slope", SettledBy.ASSUMED, 0.21, "no slope fits the photographs clearly best"),
+                _settled("min_sizes", SettledBy.ASSUMED, 0.0, "too few neighbouring detections"),
+                _settled("variances", SettledBy.PROBED, 0.74, "by the points of 351 detections"),
+                _settled("channel_order", SettledBy.ASSUMED, None, ""),
+                _settled("mean", SettledBy.STATED, None, ""),
+                _settled("scale", SettledBy.PROBED, 0.98, "scale x1.03"),
+            ),
         ),
         calibration=Calibration(
             count=2,
@@ -222,6 +232,10 @@ def rich_manifest() -> Manifest:
         ),
         tools={"facex": "0.1.0", "python": "3.11", "onnx": "1.17.0"},
     )
+
+
+def _settled(field: str, how: SettledBy, confidence: float | None, evidence: str) -> Settled:
+    return Settled(field=field, how=how, confidence=confidence, evidence=evidence)
 
 
 @pytest.fixture

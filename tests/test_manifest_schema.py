@@ -14,6 +14,7 @@ import pytest
 
 from facex.errors import ArtifactError
 from facex.manifest import Calibration, Evaluation, Manifest, Source, Stability, load, schema, to_json
+from facex.reference.detector import SETTLED
 from facex.types import (
     Artifact,
     ChannelOrder,
@@ -29,6 +30,7 @@ from facex.types import (
     Placement,
     Precision,
     Runtime,
+    SettledBy,
     Size,
     TensorInfo,
     Verdict,
@@ -119,6 +121,12 @@ def test_schema_lists_the_runtimes_and_none() -> None:
 def test_schema_lists_what_can_be_assumed() -> None:
     listed = schema()["$defs"]["source"]["properties"]["assumed"]["items"]["enum"]
     assert set(listed) == {field.name for field in dataclasses.fields(ContractOptions)}
+
+
+def test_schema_lists_what_can_be_settled() -> None:
+    properties = schema()["$defs"]["settled"]["properties"]
+    assert properties["field"]["enum"] == list(SETTLED)
+    assert properties["how"]["enum"] == list(map(str, SettledBy))
 
 
 Step = str | int

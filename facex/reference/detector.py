@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facex.errors import UsageError
 from facex.reference import checkpoint, families, geometry
 from facex.reference.photographs import network_input
-from facex.types import ChannelOrder, Contract, ContractOptions, Head, Size
+from facex.types import ChannelOrder, Contract, ContractOptions, Head, Settled, SettledBy, Size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from facex.types import FloatArray
 
 MAX_SIDE_PX = 4096
+SETTLED = ("activation_slope", "pyramid_slope", "min_sizes", "variances", "channel_order", "mean", "scale")
+"""Fields of a contract that keys and shapes may leave open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class Detector:
         sha256: of its bytes.
         network: float32 [B, 3, H, W] -> one `families.LevelOutput` a level.
         contract: see `facex.types.Contract`.
-        assumed: fields of the contract that nobody stated and the checkpoint cannot prove.
+        assumed: fields of the contract that nobody stated, that keys and shapes cannot prove and no probe decided.
+        settled: how each field came about.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Detector:
     network: nn.Module
     contract: Contract
     assumed: tuple[str, ...]
+    settled: tuple[Settled, ...] = ()
 
 
 def load(path: Path, options: ContractOptions) -> Detector:
@@ -52,12 +56,38 @@ def load(path: Path, options: ContractOptions) -> Detector:
     digest = checkpoint.sha256(path)
     state = checkpoint.read(path)
     structure = checkpoint.recognise(path, state)
-    contract, assumed = _settle(structure, options)
+    contract, assumed = settle(structure, options)
     network = families.load(structure.family).build(structure, state, contract)
-    return Detector(path=path, sha256=digest, network=network, contract=contract, assumed=assumed)
+    return Detector(
+        path=path,
+        sha256=digest,
+        network=network,
+        contract=contract,
+        assumed=assumed,
+        settled=settled_fields(structure, contract, assumed),
+    )
 
 
-def _settle(structure: families.Structure, options: ContractOptions) -> tuple[Contract, tuple[str, ...]]:
+def settled_fields(structure: families.Structure, contract: Contract, assumed: tuple[str, ...]) -> tuple[Settled, ...]:
+    """How each field that a checkpoint may leave open came about, where no probe looked."""
+    return tuple(
+        Settled(
+            field=name,
+            how=SettledBy.PROVED if name in structure.proved
+            else SettledBy.ASSUMED if name in assumed
+            else SettledBy.STATED,
+        )
+        for name in SETTLED
+        if getattr(contract, name) is not None
+    )  # fmt: skip
+
+
+def settle(structure: families.Structure, options: ContractOptions) -> tuple[Contract, tuple[str, ...]]:
+    """The contract that the user states, completed by what is usual, and the names of the fields that are assumed.
+
+    Raises:
+        UsageError: an option contradicts the checkpoint.
+    """
     if options.landmarks is not None and options.landmarks != structure.landmarks:
         raise UsageError(
             f"--landmarks {options.landmarks}: the checkpoint's landmark heads have {structure.landmarks} points",

@@ -6,16 +6,17 @@ import posixpath
 import re
 import shlex
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facex.errors import EXIT_OK
 from facex.manifest import FACES_FINDING, Manifest, Source
 from facex.report import runtimes, table
+from facex.report.fields import OPTIONS, joined
 from facex.report.table import Line
 from facex.report.wording import OUTCOMES, comparison, condition, encodable, plural, printable, start
-from facex.types import Contract, Finding, LatencyKind, Verdict, run_name
+from facex.types import Finding, LatencyKind, SettledBy, Verdict, run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,19 +29,6 @@ _LABEL_WIDTH = 13
 _GLUE = "\N{NO-BREAK SPACE}"
 _SPACES = re.compile(r"[ \t\n\r\f\v]+")
 _NUMBER = re.compile(r"-?[0-9.]+(e[-+]?[0-9]+)?")
-
-_OPTIONS: dict[str, tuple[str, str, Callable[[Contract], str]]] = {
-    "activation_slope": ("activation", "--activation", lambda c: _activation(c.activation_slope)),
-    "pyramid_slope": ("pyramid activation", "--pyramid-activation", lambda c: _activation(c.pyramid_slope or 0.0)),
-    "min_sizes": ("anchors", "--anchors", lambda c: ";".join(_joined(level) for level in c.min_sizes)),
-    "variances": ("variances", "--variances", lambda c: _joined(c.variances)),
-    "channel_order": ("channels", "--channel-order", lambda c: c.channel_order.value),
-    "mean": ("mean", "--mean", lambda c: _joined(c.mean)),
-    "scale": ("scale", "--scale", lambda c: _joined(c.scale)),
-    "landmarks": ("landmarks", "--landmarks", lambda c: str(c.landmarks)),
-}
-"""Field of the contract -> what it is called here, the option that states it, and its value there."""
-
 
 DEMONSTRATION = (
     "This is the demonstration detector that facex brings along. It was trained on rendered faces only and is none for "
@@ -181,18 +169,34 @@ def _origin(manifest: Manifest, width: int) -> Iterator[Line]:
         yield from _paragraph("", DEMONSTRATION, width, body="yellow")
     parts = [
         _glued(f"{word} {value(contract)}{'*' if field in source.assumed else ''}")
-        for field, (word, _, value) in _OPTIONS.items()
+        for field, (word, _, value) in OPTIONS.items()
         if field != "pyramid_slope" or _pyramid_differs(source)
     ]
     mesh = [f"mesh code of {contract.mesh} values"] if contract.mesh else []
-    yield from _paragraph("Contract", ", ".join([*parts, f"strides {_joined(contract.strides)}", *mesh]), width)
+    yield from _paragraph("Contract", ", ".join([*parts, f"strides {joined(contract.strides)}", *mesh]), width)
     if source.assumed:
         fields = [f for f in source.assumed if f != "pyramid_slope" or _pyramid_differs(source)]
-        options = (f"{_OPTIONS[f][1]} {shlex.quote(_OPTIONS[f][2](contract))}" for f in fields)
+        options = (f"{OPTIONS[f][1]} {shlex.quote(OPTIONS[f][2](contract))}" for f in fields)
         note = "* assumed: nobody stated it and no checkpoint can prove it. If it is right, state it:"
         yield from _paragraph("", note, width, body="yellow")
         yield from _paragraph("", " ".join(map(_glued, options)), width, body="yellow")
+    yield from _probe(source, width)
     yield from _paragraph("Photographs", _photographs(manifest), width)
+
+
+def _probe(source: Source, width: int) -> Iterator[Line]:
+    """What a probe of weights and photographs found, and why it left the rest open."""
+    probed = [s for s in source.settled if s.how is SettledBy.PROBED]
+    if probed:
+        names = ", ".join(f"{_glued(OPTIONS[s.field][0])} {s.confidence:.2f}" for s in probed)
+        yield from _paragraph("Probe", f"found {names} (confidence, from 0.5 on decided)", width)
+    reasons: dict[str, list[str]] = {}
+    for s in source.settled:
+        if s.how is SettledBy.ASSUMED and s.evidence:
+            reasons.setdefault(s.evidence, []).append(OPTIONS[s.field][0])
+    for i, (reason, fields) in enumerate(reasons.items()):
+        label = "" if i or probed else "Probe"
+        yield from _paragraph(label, f"undecided: {', '.join(fields)} ({reason})", width, body="yellow")
 
 
 def _pyramid_differs(source: Source) -> bool:
@@ -245,12 +249,3 @@ def _places(manifest: Manifest, out_dir: Path) -> Iterator[str]:
         folders = " and ".join(dict.fromkeys(_glued(posixpath.join(parent or ".", "")) for parent in parents))
         if chosen or promoted:
             yield f"{_glued(f'{len(chosen)} {verb}')} {folders}" if chosen else "none promoted"
-
-
-def _activation(slope: float) -> str:
-    return f"leaky:{_joined((slope,))}" if slope else "relu"
-
-
-def _joined(values: tuple[float, ...]) -> str:
-    """With all digits: what is printed may be given back as an option."""
-    return ",".join(repr(value).removesuffix(".0") for value in values)

@@ -301,7 +301,7 @@ def test_slopes(name: str, stem: int, width: int, options: dict[str, float], exp
     network = retinaface.skeleton(backbone, stem, width, (2, 2, 2), 5, 0.0, 0.0)
     state = published(network, "classic", backbone, 0)
     structure = checkpoint.recognise(Path("given.pth"), state)
-    contract, assumed = detectors._settle(structure, ContractOptions(**options))
+    contract, assumed = detectors.settle(structure, ContractOptions(**options))
     assert (contract.activation_slope, contract.pyramid_slope) == expected
     network = families.load("retinaface").build(structure, state, contract)
     pyramid = [m for part in (network.pyramid, network.contexts) for m in part.modules()]

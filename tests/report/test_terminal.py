@@ -279,7 +279,7 @@ def test_the_activation_of_the_pyramid_is_told_where_it_matters(rich: Manifest, 
     text = _report(
         dataclasses.replace(rich, source=dataclasses.replace(rich.source, contract=contract, assumed=assumed))
     )
-    assert text.split("state it:")[1].split("Photographs")[0].strip() == told
+    assert text.split("state it:")[1].split("Probe")[0].strip() == told
 
 
 def test_photographs_are_counted(rich: Manifest) -> None:
@@ -418,3 +418,11 @@ def test_reports_load_without_rich() -> None:
         timeout=60,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_probe_found_and_left_open_is_told(rich: Manifest) -> None:
+    text = " ".join(_report(rich).split())
+    assert "Probe found variances 0.74, scale 0.98 (confidence, from 0.5 on decided)" in text
+    assert "undecided: anchors (too few neighbouring detections)" in text
+    bare = dataclasses.replace(rich, source=dataclasses.replace(rich.source, settled=()))
+    assert "Probe" not in _report(bare)
