@@ -117,14 +117,14 @@ def check(
 
 
 def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, **options: Any) -> Timing:
-    """Time artifacts, or those of one `manifest.json`, on this host or another device.
+    """Time artifacts, or those of one `manifest.json`, on this host or other devices.
 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device`, `benchmark_model`,
-            `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device` (one or several),
+            `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -132,16 +132,22 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     """
     from pathlib import Path
 
-    from facex import checking
+    from facex import checking, device_bench
+    from facex.device_bench import budget
     from facex.types import HOST
 
     given = _Options(options)
+    limits, device_options = given.budget(), given.device_options()
+    plain = given.plain("bench")
+    device = plain.pop("device", HOST)
+    words = (device,) if isinstance(device, str) else _several("device", device)
     return checking.bench(
         [Path(path) for path in artifacts],
-        budget=given.budget(device=str(options.get("device", HOST)).partition(":")[0]),
-        options=given.device_options(),
+        budget=budget.each(limits, [device_bench.budgeted(word) for word in words] or [HOST]),
+        device=words,
+        options=device_options,
         progress=progress,
-        **given.plain("bench"),
+        **plain,
     )
 
 
@@ -271,10 +277,10 @@ class _Options:
         limits = _several("limits", self._left.pop("limits", ()))
         return tuple(parse_limit(x) if isinstance(x, str) else x for x in limits)
 
-    def budget(self, **about: Any) -> Any:
+    def budget(self) -> Any:
         from facex.recipe import BUDGET_LIMITS, Budget
 
-        return Budget(**about, **{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
+        return Budget(**{name: self._left.pop(name) for name in BUDGET_LIMITS if name in self._left})
 
     def export_options(self) -> Any:
         from facex.recipe import DEFAULT_OPTIONS

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facex import architectures, demo, device_bench, exporters, launching, manifest
+from facex.device_bench.budget import size_findings
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
 from facex.manifest import Manifest, Source
@@ -316,13 +317,13 @@ def _unchanged(opened: Sequence[Opened], artifacts: Sequence[Artifact]) -> list[
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What `bench` found; keys as in the manifest. `device` is what another device than this host tells, or None."""
+    """What `bench` found; keys as in the manifest. `devices` is what devices beside this host tell."""
 
     artifacts: tuple[Artifact, ...]
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     tools: dict[str, str]
-    device: DeviceReport | None = None
+    devices: tuple[DeviceReport, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -335,14 +336,14 @@ def bench(
     *,
     budget: Budget | None = None,
     precision: Precision | None = None,
-    device: str = HOST,
+    device: str | Sequence[str] = HOST,
     options: DeviceOptions | None = None,
     progress: Progress | None = None,
 ) -> Timing:
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
-    `device` is a word for `device_bench.find`. Files that it cannot time are skipped, as long as it can time one. On
-    this host, load time and memory are measured in processes of their own.
+    `device` is a word for `device_bench.find`, or several of them. A device skips files that it cannot time, as long as
+    it can time one. On this host, load time and memory are measured in processes of their own.
 
     Raises:
         InputError: something given cannot be used.
@@ -352,25 +353,65 @@ def bench(
     check_threads(options.threads)
     if options.warmup < 0 or options.runs < 1:
         raise UsageError(f"--warmup {options.warmup} --runs {options.runs}: must be at least 0 and 1")
-    module, argument = device_bench.find(device)
-    device_bench.refuse_unknown(device, module, options)
+    words = (device,) if isinstance(device, str) else tuple(device)
+    devices = _devices(words, options)
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
     subjects = [o.subject for o in opened]
-    report = None
-    if device == HOST:
-        examination = _on_host(subjects, options, clock)
-    else:
-        examination, report = _on_device(subjects, device, module, argument, options, clock)
-    artifacts = tuple(examination.artifact(subject) for subject in subjects)
+    examinations: list[Examination] = []
+    reports: list[DeviceReport] = []
+    for word, (module, argument) in devices.items():
+        if word == HOST:
+            examinations.append(_on_host(subjects, options, clock))
+        else:
+            examination, report = _on_device(subjects, word, module, argument, options, clock)
+            examinations.append(examination)
+            reports.append(report)
+    artifacts = tuple(_artifact(subject, examinations) for subject in subjects)
     return Timing(
         artifacts=artifacts,
-        findings=examination.budget_findings(artifacts, budget or Budget(device=device.partition(":")[0])),
-        latency=examination.latency,
+        findings=_judged(artifacts, words, examinations, budget or Budget()),
+        latency=tuple(entry for e in examinations for entry in e.latency),
         tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
-        device=report,
+        devices=tuple(reports),
     )
+
+
+def _devices(words: Sequence[str], options: DeviceOptions) -> dict[str, tuple[Any, str]]:
+    """Word -> module and argument.
+
+    Raises:
+        UsageError: a device is unknown, named twice, or does not know an option that was given; or none is named.
+    """
+    if not words:
+        raise UsageError("no device was given", hint=f"the default is {HOST}")
+    if twice := next((word for i, word in enumerate(words) if word in words[:i]), ""):
+        raise UsageError(f"--device {twice}: given twice")
+    found = {word: device_bench.find(word) for word in words}
+    for word, (module, _) in found.items():
+        device_bench.refuse_unknown(word, module, options)
+    return found
+
+
+def _judged(
+    artifacts: Sequence[Artifact], words: Sequence[str], examinations: Sequence[Examination], budget: Budget
+) -> tuple[Finding, ...]:
+    """Sizes once, then what each device takes against its own budget, and the limits of devices that were not asked."""
+    budgets = {each.device: dataclasses.replace(each, others=()) for each in (budget, *budget.others)}
+    asked = [device_bench.budgeted(word) for word in words]
+    findings = [*size_findings(artifacts, budget)]
+    others = tuple(each for device, each in budgets.items() if device not in asked)
+    for i, (device, examination) in enumerate(zip(asked, examinations, strict=True)):
+        own = budgets.get(device, Budget(device=device))
+        findings += examination.latency_findings(artifacts, dataclasses.replace(own, others=() if i else others))
+    return tuple(findings)
+
+
+def _artifact(subject: Subject, examinations: Sequence[Examination]) -> Artifact:
+    """A file with what ran it, the first of several that did."""
+    found = [examination.artifact(subject) for examination in examinations]
+    return next((artifact for artifact in found if artifact.runtime), found[0])
 
 
 def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) -> Examination:
@@ -395,7 +436,8 @@ def _on_device(
     Raises:
         UsageError: the device can time none of the files.
     """
-    files = [DeviceFile(name=s.name, path=s.path, size=s.size) for s in subjects if s.target in device.TARGETS]
+    able = [s for s in subjects if s.target in device.TARGETS]
+    files = [DeviceFile(name=s.name, path=s.path, size=s.size, facts=s.facts) for s in able]
     suffixes = ", ".join(exporters.info(target).suffix for target in device.TARGETS)
     if not files:
         raise UsageError(f"--device {word}: times {suffixes} files, and none was given")
@@ -406,8 +448,8 @@ def _on_device(
         runs=runs_of(subjects, (options.runtime,)),
         findings=(),
         latency=latency,
-        runtimes={entry.artifact: report.runtime for entry in latency},
-        untimed={s.name: reason for s in subjects if s.target not in device.TARGETS},
+        runtimes={entry.artifact: report.runtime for entry in latency if report.runtime},
+        untimed={**{s.name: reason for s in subjects if s.target not in device.TARGETS}, **report.skipped},
         reference_faces=None,
     )
     return examination, report

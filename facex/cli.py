@@ -221,9 +221,11 @@ device_options = _stacked(
     click.option(
         "--device",
         metavar="NAME[:ARGUMENT]",
-        default=HOST,
+        default=(HOST,),
         show_default=True,
-        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL.",
+        multiple=True,
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL. "
+        f"Or a phone to estimate for: {', '.join(device_bench.phones())}. Repeat for several.",
     ),
     click.option(
         "--benchmark-model",
@@ -281,12 +283,13 @@ def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
     return (*values.pop("limits"), *(limit for limit in short if limit is not None))
 
 
-def _budget(values: dict[str, Any], device: str = HOST) -> Budget:
-    """The budgets of the options file, and in that of the device the options in place of what they name."""
+def _budget(values: dict[str, Any], devices: Sequence[str] = (HOST,)) -> Budget:
+    """The budgets of the options file, and in those of the devices the options in place of what they name."""
     tables: dict[str, Budget] = dict(click.get_current_context().obj or {})
     stated = {name: value for name in BUDGET_LIMITS if (value := values.pop(name)) is not None}
-    own = tables.pop(device, Budget(device=device))
-    return dataclasses.replace(own, others=tuple(tables.values()), **stated)
+    names = dict.fromkeys(map(device_bench.budgeted, devices))
+    first, *own = (dataclasses.replace(tables.pop(name, Budget(device=name)), **stated) for name in names)
+    return dataclasses.replace(first, others=(*own, *tables.values()))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -529,13 +532,14 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @device_options
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or a device.
+    """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or on devices.
 
     \b
     Examples:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
       facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
+      facex bench build/model_640x640_w8a8.tflite --device pixel-4 --device snapdragon-8-gen-2
     """  # noqa: D301 - click wants the character itself
     from facex import checking
 
@@ -543,7 +547,7 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
-            budget=_budget(values, device.partition(":")[0]),
+            budget=_budget(values, device),
             precision=Precision(precision) if precision else None,
             device=device,
             options=DeviceOptions(**values),
@@ -557,8 +561,8 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 
             console = _console()
             listing.timing(timing.artifacts, timing.latency, timing.findings, console)
-            if timing.device is not None:
-                devices.told(timing.device, console)
+            for report in timing.devices:
+                devices.told(report, console)
     return timing.exit_code
 
 

@@ -100,7 +100,7 @@ def budgets(path: Path) -> dict[str, Budget]:
 def _budget(path: Path, device: str, table: Any) -> Budget:
     shown = f'{BUDGET}."{device}"'
     if not device_bench.known(device):
-        words = ", ".join(sorted({*device_bench.names(), *device_bench.PHONES}))
+        words = ", ".join(sorted({*device_bench.names(), *device_bench.phones()}))
         raise UsageError(f"{path}: '{shown}': no such device", hint=f"choose from {words}")
     if not isinstance(table, dict):
         raise UsageError(f"{path}: '{shown}' must be a table, not {table!r}")

@@ -76,7 +76,13 @@ class Examination:
         """Size of the artifacts, and latency, load time and memory of their runs, against the budgets."""
         from facex.device_bench import budget as judge
 
-        findings = [*judge.size_findings(artifacts, budget)]
+        return (*judge.size_findings(artifacts, budget), *self.latency_findings(artifacts, budget))
+
+    def latency_findings(self, artifacts: Sequence[Artifact], budget: Budget) -> tuple[Finding, ...]:
+        """Latency, load time and memory alone."""
+        from facex.device_bench import budget as judge
+
+        findings: list[Finding] = []
         by_name = {artifact.name: artifact for artifact in artifacts}
         for run in self.runs:
             artifact = by_name[run.subject.name]

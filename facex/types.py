@@ -657,11 +657,12 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFile:
-    """A finished file that a device is to time; `size` is that of its image."""
+    """A finished file that a device is to time; `size` is that of its image, `facts` what it says of itself."""
 
     name: str
     path: Path
     size: Size
+    facts: FileFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -728,10 +729,11 @@ class DeviceReport:
 
     Attributes:
         name: as in the latencies.
-        runtime: what ran the files.
+        runtime: what ran the files; empty where nothing did.
         facts: what it says of itself, such as model, processor and system.
         runs: one a file.
         warnings: what the user should know, such as files that could not be removed from it.
+        skipped: artifact -> why there is no latency of it.
     """
 
     name: str
@@ -739,6 +741,7 @@ class DeviceReport:
     facts: Mapping[str, str]
     runs: tuple[DeviceRun, ...]
     warnings: tuple[str, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def as_plain(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,9 +102,10 @@ def test_what_a_device_says_is_printed(toaster: Any, run_facex: Run, exported: P
 def test_json_tells_everything(toaster: Any, run_facex: Run, exported: Path) -> None:
     ran = run_facex("bench", exported / FP32, *BENCH, "--json")
     found = json.loads(ran.out)
-    assert found["device"]["facts"] == {"slots": "2"}
-    assert found["device"]["warnings"] == ["it smells of bread"]
-    (run,) = found["device"]["runs"]
+    (report,) = found["devices"]
+    assert report["facts"] == {"slots": "2"}
+    assert report["warnings"] == ["it smells of bread"]
+    (run,) = report["runs"]
     assert (run["load_ms"], run["first_ms"], run["before"]["cpu_mhz"]) == (12.5, None, [1766.4, 300])
     assert len(run["operators"]) == 2
     (latency,) = found["latency"]
@@ -115,6 +118,87 @@ def test_budgets_hold_on_a_device(toaster: Any, run_facex: Run, exported: Path, 
     ran = run_facex("bench", exported / FP32, *BENCH, "--max-latency-ms", limit)
     assert ran.code == code
     assert (f"FAIL {FP32} latency on toaster: measured 7 ms is above the limit" in ran.out) is (code == 4)
+
+
+def test_several_devices_in_one_run(toaster: Any, run_facex: Run, exported: Path) -> None:
+    ran = run_facex("bench", exported / FP32, *BENCH, "--device", "host", "--json")
+    found = json.loads(ran.out)
+    assert [entry["device"].partition(":")[0] for entry in found["latency"]] == ["toaster", "host"]
+    assert [(f["name"], f["device"]) for f in found["findings"] if f["name"] in ("size", "latency")] == [
+        ("size", "toaster"),
+        ("latency", "toaster"),
+        ("latency", None),
+    ]
+    assert [report["name"] for report in found["devices"]] == ["toaster: kitchen"]
+    table = run_facex("bench", exported / FP32, *BENCH, "--device", "host").out.splitlines()
+    assert "device" in table[0].split()
+    assert [line.split()[1:3] for line in table if line.startswith(FP32)][:2] == [
+        ["toaster", "measured"],
+        ["host", "measured"],
+    ]
+
+
+def test_each_device_has_its_own_budget(toaster: Any, run_facex: Run, exported: Path, tmp_path: Path) -> None:
+    config = tmp_path / "facex.toml"
+    config.write_text('[budget."pixel-4"]\nmax_latency_ms = 1\n\n[budget."host"]\nmax_latency_ms = 100000\n')
+    ran = run_facex("--config", config, "bench", exported / FP32, *BENCH, "--device", "host", "--json")
+    latencies = [f for f in json.loads(ran.out)["findings"] if f["name"] == "latency"]
+    assert [(f["device"], f["limit"], f["verdict"]) for f in latencies] == [
+        ("toaster", None, "pass"),
+        ("pixel-4", 1, "skipped"),
+        (None, 100000, "pass"),
+    ]
+    limited = run_facex("--config", config, "bench", exported / FP32, *BENCH, "--device", "host", "--max-latency-ms", 6)
+    assert limited.code == 4
+    assert f"FAIL {FP32} latency on toaster: measured 7 ms is above the limit of 6 ms" in limited.out
+
+
+def test_limits_of_the_function_hold_on_every_device(toaster: Any, exported: Path) -> None:
+    found = facex.bench(exported / FP32, device=["toaster:kitchen", "host"], runs=3, max_latency_ms=6.5)
+    limits = {(f.device, f.limit) for f in found.findings if f.name == "latency"}
+    assert limits == {("toaster", 6.5), (None, 6.5)}
+    assert found.exit_code == 4
+
+
+def test_what_a_device_skips_has_its_reason(toaster: Any, run_facex: Run, exported: Path) -> None:
+    def measure(files: Any, argument: str, options: DeviceOptions, progress: Progress) -> Any:
+        latencies, report = _measure(files, argument, options, progress)
+        return latencies[:1], dataclasses.replace(report, skipped={files[1].name: "too cold for it"})
+
+    toaster.measure = measure
+    ran = run_facex("bench", exported / FP32, exported / FP16, *BENCH)
+    assert ran.code == 0
+    assert f"skipped {FP16} latency on toaster: too cold for it" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [(["host", "host"], "--device host: given twice"), ([], "no device was given"), (["host", "pix"], "pix: unknown")],
+)
+def test_wrong_devices(exported: Path, devices: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        facex.bench(exported / FP32, device=devices)
+
+
+@pytest.mark.slow
+def test_estimates_for_six_devices(run_facex: Run, seeded_checkpoint: Path, tmp_path: Path) -> None:
+    facex.export(seeded_checkpoint, targets=["tflite"], precisions=["fp32"], sizes=["256x320", "480x640"], out=tmp_path)
+    phones = ("pixel-3", "pixel-4", "snapdragon-835", "snapdragon-8-gen-2", "galaxy-s24-npu", "pixel-4-gpu")
+    words = [word for phone in phones for word in ("--device", phone)]
+    started = time.monotonic()
+    ran = run_facex("bench", *sorted(tmp_path.glob("*.tflite")), *words, "--json")
+    assert time.monotonic() - started < 120
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    assert {entry["kind"] for entry in found["latency"]} == {"estimate"}
+    assert len(found["latency"]) == 12
+    assert all(0 < e["low_ms"] < e["p50_ms"] < e["high_ms"] for e in found["latency"])
+    (measured,) = (
+        e for e in found["latency"] if e["device"].startswith("snapdragon-835") and "480x640" in e["artifact"]
+    )
+    assert measured["low_ms"] <= 130.94 <= measured["high_ms"]  # published, and never fitted
+    assert all(artifact["runtime"] is None for artifact in found["artifacts"])
+    assert run_facex("bench", *sorted(tmp_path.glob("*.tflite")), *words[-2:], "--max-latency-ms", 0.01).code == 4
 
 
 def test_the_table_of_a_device_holds_there(
@@ -144,7 +228,7 @@ def test_an_option_that_it_does_not_know(toaster: Any, run_facex: Run, exported:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--device", "toaster"], "--device toaster: unknown — choose from adb, apple, host"),
+        (["--device", "toaster"], "--device toaster: unknown — choose from adb, apple, estimate, host, pixel-1"),
         (["--device", "adb"], "--device adb: times .tflite files, and none was given"),
         (["--profile"], "--profile: --device host does not know this option"),
         (["--delegate", "npu"], "Invalid value for '--delegate'"),

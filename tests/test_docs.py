@@ -17,7 +17,7 @@ import pytest
 import facex
 from facex import architectures, config, errors, exporters, recipe
 from facex.cli import cli
-from facex.device_bench import emulator, emulator_setup
+from facex.device_bench import _phones, emulator, emulator_setup
 from facex.manifest import schema
 from facex.parity import average_precision, limits, match, metrics
 from facex.reference import geometry
@@ -104,7 +104,10 @@ def test_the_readme_leads_to_every_page():
     [
         README,
         WORKFLOW,
-        *(DOCS / f"{n}.md" for n in ("adding_a_family", "adding_a_target", "demo", "devices", "diff", "weights")),
+        *(
+            DOCS / f"{n}.md"
+            for n in ("adding_a_family", "adding_a_target", "demo", "devices", "diff", "weights", "estimates")
+        ),
     ],
 )
 def test_commands_parse(page):
@@ -343,3 +346,15 @@ def test_the_python_example(tmp_path, seeded_checkpoint, photo_dir, monkeypatch,
     assert [line.split()[0] for line in files] == ["model_320x320_fp32.onnx", "model_320x320_fp32.tflite"]
     assert all(line.endswith(" pass") for line in files)
     assert last.startswith("0 0 [")
+
+
+def test_the_table_of_phones_is_what_was_fitted():
+    (table,) = (t for t in tables(text_of(DOCS / "estimates.md")) if t[0][0] == "--device")
+    assert [row[0] for row in table[1:]] == _phones.names()
+    for name, _, taken, *fits in table[1:]:
+        phone = _phones.load(name)
+        assert taken == _phones.years(phone.figures)
+        for arithmetic, told in zip((_phones.FLOAT, _phones.INT8), fits, strict=True):
+            costs = _phones.costs(name, arithmetic)
+            shown = costs and f"{costs.networks} / {costs.median_error:.0%} / x{costs.factor_90:.2f}"
+            assert told == (shown or "–")  # noqa: RUF001

@@ -9,6 +9,7 @@ whose `device` begins with that word. `host` times opened sessions; every other 
     OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
     measure(files, argument, options, progress)        -> (latencies, DeviceReport)
 
+A phone of the table of `estimate` is a word too: `pixel-4` is `estimate:pixel-4`.
 `budget` is not a device: it turns sizes and latencies into findings. Nor is `emulator`,
 which computes as a phone does but takes its own time.
 """
@@ -23,16 +24,27 @@ from typing import Any
 from facex.errors import UsageError
 from facex.types import HOST, DeviceOptions
 
+ESTIMATE = "estimate"
 _NOT_DEVICES = ("budget", "emulator", "emulator_setup")
 _COMMON_OPTIONS = ("threads", "warmup", "runs", "runtime")
-
-PHONES = ("galaxy-s24-npu", "iphone-12-pro", "pixel-3", "pixel-4", "snapdragon-8-gen-2")
-"""Devices that a budget may be set for although nothing here measures them: its checks of time are skipped."""
 
 
 def known(word: str) -> bool:
     """Whether a budget may be set for a device; a word may have an argument after a colon."""
-    return word.partition(":")[0] in (*names(), *PHONES)
+    return word.partition(":")[0] in (*names(), *phones())
+
+
+def phones() -> list[str]:
+    """Words of the phones that `estimate` has figures of."""
+    from facex.device_bench import _phones
+
+    return _phones.names()
+
+
+def budgeted(word: str) -> str:
+    """What a device is called in budgets and at the beginning of `Latency.device`: its word without the argument."""
+    name, _, argument = word.partition(":")
+    return argument if name == ESTIMATE else name
 
 
 def names() -> list[str]:
@@ -52,7 +64,9 @@ def find(word: str) -> tuple[Any, str]:
     """
     name, colon, argument = word.partition(":")
     if name not in names():
-        raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join(names())}")
+        if word not in phones():
+            raise UsageError(f"--device {word}: unknown", hint=f"choose from {', '.join([*names(), *phones()])}")
+        name, colon, argument = ESTIMATE, ":", word
     if colon and (not argument or name == HOST):
         raise UsageError(f"--device {word}: {'takes no argument' if argument else 'names nothing after the colon'}")
     return importlib.import_module(f"{__name__}.{name}"), argument

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
@@ -10,6 +11,12 @@ from facex.recipe import Budget
 from facex.types import HOST, Artifact, BandEnd, Finding, Latency, LatencyKind, Runtime, Verdict
 
 BYTES_PER_MB = 1e6
+
+
+def each(limits: Budget, devices: Sequence[str]) -> Budget:
+    """The same limits for each of several devices; at least one."""
+    first, *others = (dataclasses.replace(limits, device=device) for device in dict.fromkeys(devices))
+    return dataclasses.replace(first, others=tuple(others))
 
 
 class _About(TypedDict):

@@ -37,25 +37,37 @@ CREDITS = {"author": "author", "license": "licence", "version": "model version"}
 def timing(
     artifacts: Sequence[Artifact], latency: Sequence[Latency], findings: Sequence[Finding], console: Console
 ) -> None:
-    """Print size and latency, with the ratio to the float32 file of the same target, size and head."""
-    by_name = {entry.artifact: entry for entry in latency}
+    """Print size and latency on each device, with the ratio to the float32 file of the same target, size and head."""
+    devices = list(dict.fromkeys(entry.device for entry in latency)) or [""]
     banded = any(entry.kind is LatencyKind.ESTIMATE for entry in latency)
     ends = ("low ms", "p50 ms", "high ms") if banded else ("min ms", "p50 ms", "p90 ms")
     columns = (*ends, "x fp32", "load ms", "peak MB", "MB")
-    table = make_table("artifact", "times are", *columns, right=columns)
+    several = ("device",) if len(devices) > 1 else ()
+    table = make_table("artifact", *several, "times are", *columns, right=columns)
     for artifact in artifacts:
-        entry = by_name.get(artifact.name)
-        kind = entry.kind.value if entry else ABSENT
-        times = [_figure(t) for t in ((entry.low_ms, entry.p50_ms, entry.high_ms) if entry else (None,) * 3)]
-        start = [_figure(t) for t in ((entry.load_ms, entry.memory_mb) if entry else (None,) * 2)]
-        size_mb = f"{artifact.size_bytes / 1e6:.3f}"
-        add_row(table, console, artifact.name, kind, *times, _ratio(artifact, artifacts, by_name), *start, size_mb)
+        own: list[Latency | None] = [entry for entry in latency if entry.artifact == artifact.name]
+        for entry in own or [None]:
+            where = [entry.device.partition(":")[0] if entry else ABSENT] if several else []
+            by_name = {e.artifact: e for e in latency if entry and e.device == entry.device}
+            kind = entry.kind.value if entry else ABSENT
+            times = [_figure(t) for t in ((entry.low_ms, entry.p50_ms, entry.high_ms) if entry else (None,) * 3)]
+            start = [_figure(t) for t in ((entry.load_ms, entry.memory_mb) if entry else (None,) * 2)]
+            size_mb = f"{artifact.size_bytes / 1e6:.3f}"
+            ratio = _ratio(artifact, artifacts, by_name)
+            add_row(table, console, artifact.name, *where, kind, *times, ratio, *start, size_mb)
     print_whole(table, console)
-    for text in dict.fromkeys(f"{condition(e)}, {plural(e.runs, 'run')}: {e.method}" for e in latency):
+    for text in dict.fromkeys(_taken(entry, many=len(artifacts) > 1) for entry in latency):
         write_line(console, text)
-    if latency:
+    if any(entry.kind is not LatencyKind.ESTIMATE for entry in latency):
         write_line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
     _verdicts(findings, console)
+
+
+def _taken(entry: Latency, *, many: bool) -> str:
+    """How a figure came about; an estimate is of one file, so that is named where there are `many`."""
+    if entry.kind is LatencyKind.ESTIMATE:
+        return f"{f'{entry.artifact}, ' if many else ''}{condition(entry)}: {entry.method}"
+    return f"{condition(entry)}, {plural(entry.runs, 'run')}: {entry.method}"
 
 
 def _figure(value: float | None) -> str:

@@ -15,9 +15,12 @@ import pytest
 from facex.device_bench import adb
 from facex.errors import DeviceError, UsageError
 from facex.progress import Silent
-from facex.types import Delegate, DeviceFile, DeviceOptions, LatencyKind, Size
+from facex.types import Delegate, DeviceFile, DeviceOptions, FileFacts, LatencyKind, Size
 
 ONNX = "seeded_160x160_fp32.onnx"
+FACTS = FileFacts(
+    inputs=(), outputs=(), operators={}, macs=0, integer_macs=0, float_islands=(), minimum_runtime="unknown"
+)
 NAME = "adb: Google Pixel 4, SM8150, Android 13, arm64-v8a"
 
 
@@ -25,7 +28,7 @@ NAME = "adb: Google Pixel 4, SM8150, Android 13, arm64-v8a"
 def file(tmp_path: Path) -> DeviceFile:
     path = tmp_path / "a model's file.tflite"
     path.write_bytes(b"TFL3")
-    return DeviceFile(name=path.name, path=path, size=Size(height=32, width=32))
+    return DeviceFile(name=path.name, path=path, size=Size(height=32, width=32), facts=FACTS)
 
 
 def _measure(file: DeviceFile, progress: Silent | None = None, **options: Any) -> Any:
@@ -59,7 +62,7 @@ def test_a_file_is_timed_and_nothing_is_left(fake_phone: Any, file: DeviceFile) 
 
 
 def test_several_files_share_the_program(fake_phone: Any, file: DeviceFile, tmp_path: Path) -> None:
-    other = DeviceFile(name="other.tflite", path=file.path, size=file.size)
+    other = DeviceFile(name="other.tflite", path=file.path, size=file.size, facts=FACTS)
     latencies, report = adb.measure([file, other], "0123456789ABCDEF", DeviceOptions(), Silent())
     assert [entry.artifact for entry in latencies] == [run.artifact for run in report.runs] == [file.name, other.name]
     assert sum(" push " in call for call in fake_phone.calls) == 3

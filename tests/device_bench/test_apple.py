@@ -15,9 +15,14 @@ import pytest
 from facex.device_bench import apple
 from facex.errors import BackendError, MissingExtraError, UsageError
 from facex.progress import Silent
-from facex.types import DeviceFile, DeviceOptions, LatencyKind, Runtime, Size
+from facex.types import DeviceFile, DeviceOptions, FileFacts, LatencyKind, Runtime, Size
 
-FILE = DeviceFile(name="a_fp16.mlpackage", path=Path("folder/a_fp16.mlpackage"), size=Size(height=6, width=4))
+FACTS = FileFacts(
+    inputs=(), outputs=(), operators={}, macs=0, integer_macs=0, float_islands=(), minimum_runtime="unknown"
+)
+FILE = DeviceFile(
+    name="a_fp16.mlpackage", path=Path("folder/a_fp16.mlpackage"), size=Size(height=6, width=4), facts=FACTS
+)
 PERF = "coremltools.models.ml_program.experimental.perf_utils"
 PLAN = "coremltools.models.compute_plan"
 

@@ -44,10 +44,20 @@ def test_a_word_may_have_an_argument() -> None:
         assert (found[0].__name__, found[1]) == ("facex.device_bench.adb", argument)
 
 
+def test_a_phone_of_the_table_is_a_word_of_its_own() -> None:
+    assert "pixel-4" in device_bench.phones()
+    assert not {*device_bench.phones()} & {*device_bench.names()}
+    for word in ("pixel-4", "estimate:pixel-4"):
+        device, argument = device_bench.find(word)
+        assert (device.__name__, argument) == ("facex.device_bench.estimate", "pixel-4")
+        assert device_bench.budgeted(word) == "pixel-4"
+    assert device_bench.budgeted("adb:ABC") == "adb"
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("pixel", "--device pixel: unknown — choose from adb, apple, host"),
+        ("pixel", "--device pixel: unknown — choose from adb, apple, estimate, host, pixel-1"),
         ("", "--device : unknown"),
         ("_phone", "--device _phone: unknown"),
         ("adb:", "--device adb:: names nothing after the colon"),

@@ -130,8 +130,8 @@ def test_an_estimate_is_called_one_and_has_no_ratio_to_a_measurement() -> None:
     lines = _timing(artifacts, [_latency("a_fp32", 10, 11), phone])
     assert "low ms" in lines[0]
     assert "min ms" not in lines[0]
-    assert _row(lines, "b_w8a8")[:5] == ["estimate", "4.00", "5.00", "10.00", listing.ABSENT]
-    assert "estimate for pixel-4: a processor, 1 thread, 0 runs: ratio" in lines
+    assert _row(lines, "b_w8a8")[:6] == ["pixel-4", "estimate", "4.00", "5.00", "10.00", listing.ABSENT]
+    assert "b_w8a8, estimate for pixel-4: a processor, 1 thread: ratio" in lines
 
 
 def test_what_was_not_timed_has_no_figures() -> None:
