@@ -647,7 +647,7 @@ def identify(file: Path, reference: Path | None, as_json: bool, **values: Any) -
             if as_json:
                 click.echo(_json(result.plain(), result.exit_code), nl=False)
             else:
-                foreign.render(result, _console())
+                foreign.render(result.file, result.reference, _console())
         return result.exit_code
     with _progress() as progress:
         found = identifying.identify(file, contract=contract, progress=progress, **values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -30,11 +31,15 @@ def _facex(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedPr
 
 
 def test_help_is_quick(tmp_path: Path) -> None:
+    def processor_seconds() -> float:  # of ended children: what else the machine does is no matter
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = processor_seconds()
         assert _facex("--help", cwd=tmp_path).returncode == 0
-        seconds.append(time.perf_counter() - started)
+        seconds.append(processor_seconds() - started)
     assert min(seconds) < HELP_SECONDS
 
 
@@ -93,6 +98,7 @@ def test_help_lists_the_commands_and_the_exit_codes(run_facex: Run) -> None:
         "diff",
         "doctor",
         "export",
+        "identify",
         "inspect",
         "render",
         "weights",

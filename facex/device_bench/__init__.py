@@ -17,8 +17,11 @@ which computes as a phone does but takes its own time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import json
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 from facex.errors import UsageError
@@ -34,11 +37,12 @@ def known(word: str) -> bool:
     return word.partition(":")[0] in (*names(), *phones())
 
 
-def phones() -> list[str]:
-    """Words of the phones that `estimate` has figures of."""
-    from facex.device_bench import _phones
-
-    return _phones.names()
+@functools.cache
+def phones() -> tuple[str, ...]:
+    """Words of the phones that `estimate` has figures of, in the order of its table."""
+    # read here: `facex --help` names them, and everything else about them takes time to import
+    table = json.loads(Path(__file__).with_name("phones.json").read_text(encoding="utf-8"))
+    return tuple(device["name"] for device in table["devices"])
 
 
 def budgeted(word: str) -> str:

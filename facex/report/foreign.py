@@ -14,8 +14,8 @@ from facex.report.wording import plural
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from facex.identifying import IdentifiedFile
     from facex.provenance import Behaviour, Weights
+    from facex.reference.probe import Identification
 
 SHOWN_LAYERS = 8
 SHOWN_TRIALS = 6
@@ -23,10 +23,10 @@ STYLES = {Answer.YES: "green", Answer.NO: "bold red", Answer.UNDECIDED: "yellow"
 WORDS = {Answer.YES: "all is well", Answer.NO: "not as it should be", Answer.UNDECIDED: "undecided"}
 
 
-def render(result: IdentifiedFile, console: Console) -> None:
+def render(found: Foreign, reference: Identification, console: Console) -> None:
     """Print the conclusions, what they rest on, and the contract of the checkpoint, the measure of it all."""
-    identified(result.file, console)
-    write_line(console, f"the checkpoint {options(result.reference)}", "bold")
+    identified(found, console)
+    write_line(console, f"the checkpoint {options(reference)}", "bold")
 
 
 def identified(found: Foreign, console: Console) -> None:

@@ -75,7 +75,8 @@ def test_export_understands_the_contract_and_has_nothing_to_assume(name: str) ->
     context = cli.cli.commands["export"].make_context("export", ["model.pth", *options])
     stated = cli._contract(dict(context.params))
     unstated = {f.name for f in dataclasses.fields(ContractOptions) if getattr(stated, f.name) is None}
-    assert unstated == {"landmarks"}  # which follow from the shapes
+    # landmarks follow from the shapes; the activation speaks of the pyramid too
+    assert unstated == {"landmarks", "pyramid_slope"}
 
 
 @pytest.mark.shared
