@@ -104,7 +104,7 @@ DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
     },
     Precision.FP16: {
         "matched_f1": 0.995, "lost_faces": 0.001, "box_iou_p5": 0.98, "landmark_nme_mean": 0.002,
-        "snr_db.*": 40.0, "ap_drop_*": 0.005,
+        "snr_db.*": 30.0, "ap_drop_*": 0.005,
     },
     Precision.W8: {
         "matched_f1": 0.98, "lost_faces": 0.002, "box_iou_p5": 0.93, "landmark_nme_mean": 0.012,
@@ -127,7 +127,7 @@ DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
     },
 }  # fmt: skip
 
-_ROUNDING_LIMITS = {"matched_f1": 0.99, "box_iou_p5": 0.96, "landmark_nme_mean": 0.004, "snr_db.*": 34.0}
+_ROUNDING_LIMITS = {"matched_f1": 0.99, "box_iou_p5": 0.96, "landmark_nme_mean": 0.004, "snr_db.*": 24.0}
 """Twice as far as fp16 may be from the reference: two runs of one program differ by the rounding of both."""
 
 

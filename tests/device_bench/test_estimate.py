@@ -240,6 +240,7 @@ def test_one_family_alone_is_held_out_net_by_net() -> None:
     assert estimate.width("CPU", found.families, found.spread) == 1.5
 
 
+@pytest.mark.slow
 def test_a_network_is_told_on_this_host(tmp_path: Path) -> None:
     """Nothing replaced: the file is a network whose latency is published, so its band must hold that."""
     path = tmp_path / "known.tflite"

@@ -17,6 +17,7 @@ from facex.types import ChannelOrder
 ORDER = ("--channel-order", "bgr")
 
 
+@pytest.mark.slow
 def test_a_right_file_is_sound(run_facex: Any, exported_as: Callable[..., Path], seeded_checkpoint: Path) -> None:
     ran = run_facex("identify", exported_as("onnx"), "--reference", seeded_checkpoint, *ORDER)
     assert ran.code == 0
@@ -39,6 +40,7 @@ def test_exchanged_channels_fail_the_gate(
     assert found["reference"]["contract"]["channel_order"] == "bgr"
 
 
+@pytest.mark.slow
 def test_python_has_the_same(exported_as: Callable[..., Path], seeded_checkpoint: Path) -> None:
     found = facex.identify_file(exported_as("onnx"), reference=seeded_checkpoint, channel_order="bgr")
     assert found.file.sound is Answer.YES

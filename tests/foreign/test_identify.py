@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from facex.reference.detector import Detector
     from facex.reference.photographs import Photograph
 
+pytestmark = pytest.mark.slow  # `test_command` has the quick cases
 RAW = ("onnx", "fp32", Head.RAW)
 WRONG_MEANS = {
     "zero": ((0.0, 0.0, 0.0), (-104, -117, -123)),
@@ -94,7 +95,6 @@ def test_a_wrong_scale_is_found(exported_as: Callable[..., Path], identified: Id
     assert found.weights.first.scale == pytest.approx((0.5, 0.5, 0.5))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("target", "precision"), SLOW_FILES)
 def test_every_format_tells_right_from_wrong(
     exported_as: Callable[..., Path], identified: Identified, target: str, precision: str

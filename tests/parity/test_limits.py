@@ -119,16 +119,16 @@ def test_a_metric_of_a_group_has_the_groups_default():
 @pytest.mark.parametrize(
     ("texts", "limit"),
     [
-        ((), 40),
+        ((), 30),
         (("snr_db=10",), 10),
         (("snr_db=10", "fp16.snr_db=20"), 20),
         (("fp16.snr_db=20", "snr_db=10"), 20),
-        (("w8.snr_db=20",), 40),
+        (("w8.snr_db=20",), 30),
         (("snr_db=10", "snr_db.loc=30", "snr_db=11"), 30),
         (("fp16.snr_db=20", "snr_db.loc=30"), 20),
         (("fp16.snr_db=20", "fp16.snr_db.loc=30", "fp16.snr_db.conf=50"), 30),
         (("snr_db=10", "snr_db=12"), 12),
-        (("matched_f1=0.5",), 40),
+        (("matched_f1=0.5",), 30),
     ],
 )
 def test_which_limit_holds(texts, limit):

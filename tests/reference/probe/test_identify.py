@@ -144,6 +144,7 @@ def test_batch_norms_that_were_never_trained_are_undecided(tmp_path: Path, pictu
     assert set(probe.identify(tmp_path / "new.pth", ContractOptions(), pictures).undecided) == OPEN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slope", "pyramid"), [(0.0, 0.0), (0.1, 0.1), (0.0, 0.1), (0.2, 0.0)])
 def test_slopes_of_backbone_and_pyramid_are_found_apart(
     trained: Callable[[float, float], Path], pictures: list[Photograph], slope: float, pyramid: float
@@ -170,6 +171,7 @@ def test_what_is_stated_is_kept_and_contradicted(
     assert right.disagreements == ()
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_answer(
     trained: Callable[[float, float], Path], pictures: list[Photograph]
 ) -> None:
@@ -177,6 +179,7 @@ def test_the_same_inputs_give_the_same_answer(
     assert len(texts) == 1
 
 
+@pytest.mark.slow
 def test_unusual_numbers_of_priors_need_no_option(tmp_path: Path, pictures: list[Photograph]) -> None:
     torch.manual_seed(0)
     backbone = retinaface.backbones.find("mobilenetv1")
