@@ -47,7 +47,7 @@ def render(found: Identification, console: Console) -> None:
     line(f"{found.checkpoint}: {contract.family} {contract.backbone}, sha256 {found.sha256[:12]}", "bold")
     line(f"  {_seen(found)}")
     width = max(len(OPTIONS[s.field][0]) for s in found.settled)
-    values = {s.field: OPTIONS[s.field][2](contract) for s in found.settled}
+    values = {s.field: "its own" if s.how is SettledBy.PROVED else OPTIONS[s.field][2](contract) for s in found.settled}
     widest = max(map(len, values.values()))
     for s in found.settled:
         sure = "    " if s.confidence is None else f"{s.confidence:.2f}"
@@ -96,7 +96,8 @@ def _row(candidate: Candidate) -> str:
 
 def options(found: Identification) -> str:
     """The contract as options of the command line, undecided fields marked."""
-    parts = [f"{OPTIONS[s.field][1]} {shlex.quote(OPTIONS[s.field][2](found.contract))}" for s in found.settled]
+    left_open = [s.field for s in found.settled if s.how is not SettledBy.PROVED]
+    parts = [f"{OPTIONS[name][1]} {shlex.quote(OPTIONS[name][2](found.contract))}" for name in left_open]
     text = f"as options: {' '.join(parts)}"
     if found.undecided:
         text += f"  (undecided: {', '.join(OPTIONS[name][0] for name in found.undecided)})"

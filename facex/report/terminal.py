@@ -170,12 +170,12 @@ def _origin(manifest: Manifest, width: int) -> Iterator[Line]:
     parts = [
         _glued(f"{word} {value(contract)}{'*' if field in source.assumed else ''}")
         for field, (word, _, value) in OPTIONS.items()
-        if field != "pyramid_slope" or _pyramid_differs(source)
+        if _shown(field, source)
     ]
     mesh = [f"mesh code of {contract.mesh} values"] if contract.mesh else []
     yield from _paragraph("Contract", ", ".join([*parts, f"strides {joined(contract.strides)}", *mesh]), width)
     if source.assumed:
-        fields = [f for f in source.assumed if f != "pyramid_slope" or _pyramid_differs(source)]
+        fields = [f for f in source.assumed if _shown(f, source)]
         options = (f"{OPTIONS[f][1]} {shlex.quote(OPTIONS[f][2](contract))}" for f in fields)
         note = "* assumed: nobody stated it and no checkpoint can prove it. If it is right, state it:"
         yield from _paragraph("", note, width, body="yellow")
@@ -197,6 +197,14 @@ def _probe(source: Source, width: int) -> Iterator[Line]:
     for i, (reason, fields) in enumerate(reasons.items()):
         label = "" if i or probed else "Probe"
         yield from _paragraph(label, f"undecided: {', '.join(fields)} ({reason})", width, body="yellow")
+
+
+def _shown(field: str, source: Source) -> bool:
+    """Whether a field is worth telling: not the activation that an architecture has anyway, nor one that is told."""
+    by_design = any(s.field == "activation_slope" and s.how is SettledBy.PROVED for s in source.settled)
+    if field == "activation_slope":
+        return not by_design
+    return field != "pyramid_slope" or by_design or _pyramid_differs(source)
 
 
 def _pyramid_differs(source: Source) -> bool:

@@ -14,7 +14,7 @@ from rich.console import Console
 from facex.manifest import Manifest
 from facex.report import terminal
 from facex.report.wording import NOTHING
-from facex.types import Artifact, ContractOptions, Finding, Latency, LatencyKind, Verdict
+from facex.types import Artifact, ContractOptions, Finding, Latency, LatencyKind, Settled, SettledBy, Verdict
 
 ONNX, FP16, INT8, CORE_ML = range(4)
 """Places of the artifacts in the manifest `rich`."""
@@ -426,3 +426,13 @@ def test_what_a_probe_found_and_left_open_is_told(rich: Manifest) -> None:
     assert "undecided: anchors (too few neighbouring detections)" in text
     bare = dataclasses.replace(rich, source=dataclasses.replace(rich.source, settled=()))
     assert "Probe" not in _report(bare)
+
+
+def test_an_activation_by_design_is_not_called_one_that_was_chosen(rich: Manifest) -> None:
+    contract = dataclasses.replace(rich.source.contract, activation_slope=0.0, pyramid_slope=0.0)
+    settled = (Settled(field="activation_slope", how=SettledBy.PROVED),)
+    source = dataclasses.replace(rich.source, contract=contract, settled=settled, assumed=())
+    text = _report(dataclasses.replace(rich, source=source))
+    told = text.split("Contract")[1].split("Photographs")[0]
+    assert "pyramid activation relu" in told
+    assert "activation" not in told.replace("pyramid activation", "")
