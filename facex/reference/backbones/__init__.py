@@ -41,6 +41,12 @@ class Backbone:
     own_activations: bool
 
 
+def with_or_without_features(parameter: str, layout: str) -> tuple[str, ...]:
+    """The keys of a parameter of a `TappedSequence`: itself, or without `features.` where only that part was kept."""
+    del layout
+    return parameter, parameter.removeprefix("features.")
+
+
 def known() -> list[Backbone]:
     """Every backbone, by file and in the order of its file."""
     modules = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "layers")

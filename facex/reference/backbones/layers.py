@@ -11,6 +11,31 @@ class FeatureMaps(nn.Module):
     channels: list[int]
 
 
+class TappedSequence(FeatureMaps):
+    """Layers in a row, `features`, of which some results are the maps.
+
+    Args:
+        layers: in their order.
+        widths: output channels of each.
+        taps: numbers of the layers whose results are given, finest first.
+    """
+
+    def __init__(self, layers: list[nn.Module], widths: list[int], taps: tuple[int, ...]) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*layers)
+        self.channels = [widths[tap] for tap in taps]
+        self._taps = taps
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """float32 [B, 3, H, W] -> the feature maps, finest first."""
+        maps = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self._taps:
+                maps.append(x)
+        return maps
+
+
 def conv_bn(
     c_in: int, c_out: int, kernel: int, stride: int = 1, *, groups: int = 1, dilation: int = 1, eps: float = 1e-5
 ) -> list[nn.Module]:

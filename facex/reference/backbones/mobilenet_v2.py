@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from facex.reference.backbones import Backbone
-from facex.reference.backbones.layers import FeatureMaps, conv_bn
+from facex.reference.backbones import Backbone, with_or_without_features
+from facex.reference.backbones.layers import TappedSequence, conv_bn
 
 STEM = 32
 LAST = 1280
@@ -36,11 +36,10 @@ class Bottleneck(nn.Module):
         return x + out if self.residual else out
 
 
-class MobileNetV2(FeatureMaps):
+class MobileNetV2(TappedSequence):
     """Three feature maps with strides 8, 16 and 32, the last after the final 1x1 convolution."""
 
     def __init__(self) -> None:
-        super().__init__()
         layers: list[nn.Module] = [nn.Sequential(*conv_bn(3, STEM, 3, 2), nn.ReLU6())]
         widths = [STEM]
         for expansion, c_out, repeats, first_stride in BLOCKS:
@@ -48,23 +47,7 @@ class MobileNetV2(FeatureMaps):
                 layers.append(Bottleneck(widths[-1], c_out, first_stride if i == 0 else 1, expansion))
                 widths.append(c_out)
         layers.append(nn.Sequential(*conv_bn(widths[-1], LAST, 1), nn.ReLU6()))
-        self.features = nn.Sequential(*layers)
-        self.channels = [[*widths, LAST][tap] for tap in TAPS]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """float32 [B, 3, H, W] -> the three feature maps, finest first."""
-        maps = []
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in TAPS:
-                maps.append(x)
-        return maps
-
-
-def published(parameter: str, layout: str) -> tuple[str, ...]:
-    """The parameter itself, or without `features.` where only that part of the network was kept."""
-    del layout
-    return parameter, parameter.removeprefix("features.")
+        super().__init__(layers, [*widths, LAST], TAPS)
 
 
 BACKBONES = (
@@ -72,7 +55,7 @@ BACKBONES = (
         name="mobilenetv2",
         build=lambda _stem, _slope: MobileNetV2(),
         stem="features.0.0.weight",
-        published=published,
+        published=with_or_without_features,
         label=lambda _stem: "mobilenetv2",
         own_activations=True,
     ),

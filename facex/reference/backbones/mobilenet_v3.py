@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from facex.reference.backbones import Backbone
-from facex.reference.backbones.layers import FeatureMaps, conv_bn
+from facex.reference.backbones import Backbone, with_or_without_features
+from facex.reference.backbones.layers import TappedSequence, conv_bn
 
 STEM = 16
 EPS = 1e-3
@@ -87,33 +87,16 @@ class Bottleneck(nn.Module):
         return x + out if self.residual else out
 
 
-class MobileNetV3Small(FeatureMaps):
+class MobileNetV3Small(TappedSequence):
     """Three feature maps with strides 8, 16 and 32."""
 
     def __init__(self) -> None:
-        super().__init__()
         layers: list[nn.Module] = [nn.Sequential(*conv_bn(3, STEM, 3, 2, eps=EPS), nn.Hardswish())]
         widths = [STEM]
         for row in ROWS:
             layers.append(Bottleneck(widths[-1], row))
             widths.append(row.out)
-        self.features = nn.Sequential(*layers)
-        self.channels = [widths[tap] for tap in TAPS]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """float32 [B, 3, H, W] -> the three feature maps, finest first."""
-        maps = []
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in TAPS:
-                maps.append(x)
-        return maps
-
-
-def published(parameter: str, layout: str) -> tuple[str, ...]:
-    """The parameter itself, or without `features.` where only that part of the network was kept."""
-    del layout
-    return parameter, parameter.removeprefix("features.")
+        super().__init__(layers, widths, TAPS)
 
 
 BACKBONES = (
@@ -121,7 +104,7 @@ BACKBONES = (
         name="mobilenetv3-small",
         build=lambda _stem, _slope: MobileNetV3Small(),
         stem="features.0.0.weight",
-        published=published,
+        published=with_or_without_features,
         label=lambda _stem: "mobilenetv3-small",
         own_activations=True,
     ),
