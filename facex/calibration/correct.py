@@ -31,7 +31,7 @@ def correct_biases(
         crops: float32 [n, 3, h, w], 0-255, most of them around faces.
         prepare: see `Simulation.forward`; what it changes does not change what is expected.
     """
-    heads = {name for level in levels for name in (level.margin, level.box, level.landmarks)}
+    heads = {name for level in levels for name in level.tensors}
     means: dict[str, Tensor] = {}  # in place of the tensors, which would fill the memory
 
     def noted(name: str, result: Tensor) -> Tensor:
