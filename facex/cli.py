@@ -351,7 +351,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     multiple=True,
     default=["640x640"],
     show_default=True,
-    help="Input height x width in pixels, multiples of 32 (ultralight: of 8); repeatable.",
+    help="Input height x width in pixels, multiples of 8; repeatable.",
 )
 @click.option(
     "--head",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAC_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-SAME_RANGE_OPERATORS = frozenset({"Concat", "Resize", "Transpose", "Reshape", "MaxPool", "Identity"})
+SAME_RANGE_OPERATORS = frozenset({"Concat", "Resize", "Slice", "Transpose", "Reshape", "MaxPool", "Identity"})
 """Operators whose 8-bit kernels need one scale for all their inputs and outputs."""
 RELU6 = (0.0, 6.0)
 """Bounds of the Clip that 8-bit kernels fuse like a ReLU."""

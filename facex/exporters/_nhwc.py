@@ -18,10 +18,10 @@ from facex.exporters import _nhwc_moves, _nhwc_pools, _nodes
 from facex.exporters._nhwc_values import CHANNELS_LAST, TARGET, Scope, Value, channels_last, refuse
 from facex.exporters._nodes import Node
 
-PASSED_ON = frozenset({"Clip", "Concat", "Identity", "MaxPool", "Relu", "Reshape", "Resize", "Transpose"})
+PASSED_ON = frozenset({"Clip", "Concat", "Identity", "MaxPool", "Relu", "Reshape", "Resize", "Slice", "Transpose"})
 """Operators through which the converter carries a grid back to the convolution before them, or which it fuses."""
 NONNEGATIVE = frozenset({"Exp", "HardSigmoid", "Relu", "Sigmoid"})
-SIGN_KEPT = frozenset({"DequantizeLinear", "Identity", "MaxPool", "QuantizeLinear", "Resize"})
+SIGN_KEPT = frozenset({"DequantizeLinear", "Identity", "MaxPool", "QuantizeLinear", "Resize", "Slice"})
 ROUNDING = 1e-6
 """By how much the slope of a hard sigmoid may miss 1/6: it is stored in float32."""
 NEARLY_ONE = float(np.nextafter(np.float32(1), np.float32(0)))

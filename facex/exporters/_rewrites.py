@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facex.reference import families, geometry
 from facex.reference.backbones.layers import first_convolution
 from facex.reference.detector import Detector
+from facex.reference.families.retinaface import FeaturePyramid
 from facex.types import ChannelOrder, Contract, Head, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
@@ -63,6 +65,46 @@ def accept_rgb(network: nn.Module, contract: Contract) -> nn.Module:
     return rewritten
 
 
+def double_coarse_maps(network: nn.Module, cells: Sequence[tuple[int, int]]) -> nn.Module:
+    """Before: pyramids that enlarge to the size of the finer map. After: pyramids that double, and cut.
+
+    Args:
+        network: of any family; one without a `FeaturePyramid` is left as it is.
+        cells: rows and columns of the map of every level, finest first.
+    """
+    rewritten = copy.deepcopy(network)
+    for parent in list(rewritten.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, FeaturePyramid):
+                setattr(parent, name, DoublingPyramid(child, cells))
+    return rewritten
+
+
+class DoublingPyramid(nn.Module):
+    """A `FeaturePyramid` for one size of the input, of operators that every runtime computes alike.
+
+    Before: a map of n rows is interpolated to the m of the finer map, row i from row floor(i n / m). After: every row
+    twice, and the last one cut where m is odd. It is exact, since m is 2n or 2n - 1: i n / (2n - 1) exceeds i / 2 by
+    i / (4n - 2), which is less than a half for every i < 2n - 1, and so has the same floor. Columns alike.
+    """
+
+    def __init__(self, pyramid: FeaturePyramid, cells: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.laterals, self.merges = pyramid.laterals, pyramid.merges
+        # kept as numbers: shapes read while tracing would become operators of the graph
+        self.cells = tuple(cells)[: len(pyramid.laterals)]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """See `FeaturePyramid.forward`."""
+        out = [lateral(x) for lateral, x in zip(self.laterals, maps, strict=True)]
+        for i in range(len(out) - 2, -1, -1):
+            doubled = functional.interpolate(out[i + 1], scale_factor=2.0, mode="nearest")
+            for axis, fine, coarse in zip((2, 3), self.cells[i], self.cells[i + 1], strict=True):
+                doubled = doubled.narrow(axis, 0, fine) if fine < 2 * coarse else doubled
+            out[i] = self.merges[i](out[i] + doubled)
+        return out
+
+
 class ImageModel(nn.Module):
     """The network with its preprocessing inside: `image`, float32 [1, 3, H, W], RGB, 0-255.
 
@@ -74,7 +116,8 @@ class ImageModel(nn.Module):
         super().__init__()
         contract = detector.contract
         self.mean: Tensor
-        self.network = accept_rgb(fold_batch_norms(detector.network), contract)
+        network = double_coarse_maps(fold_batch_norms(detector.network), geometry.cells(contract, size))
+        self.network = accept_rgb(network, contract)
         self.register_buffer("mean", torch.tensor(contract.mean_rgb, dtype=torch.float32).reshape(1, 3, 1, 1))
         self.landmarks, self.mesh = contract.landmarks, contract.mesh
         self.margin = FaceMargin(contract)

@@ -24,8 +24,8 @@ from facex.types import ChannelOrder, Contract
 
 NAME = "retinaface"
 STRIDES = (8, 16, 32)
-SIZE_STEP = 32
-"""Every level of the pyramid is exactly half as large as the finer one."""
+SIZE_STEP = 8
+"""The finest level divides the input; coarser ones are rounded up, and enlarged to the finer one's size."""
 WIDEST_LEAKY = 64
 """Channels of the pyramid up to which it was usually trained with LeakyReLU."""
 ASSUMED: dict[str, Any] = {
@@ -51,8 +51,9 @@ class FeaturePyramid(nn.Module):
         """Feature maps float32 [B, C_i, H_i, W_i], finest first -> the same with C_out channels."""
         out = [lateral(x) for lateral, x in zip(self.laterals, maps, strict=True)]
         for i in range(len(out) - 2, -1, -1):
-            # levels differ by exactly 2 because input sizes are multiples of the coarsest stride
-            out[i] = self.merges[i](out[i] + functional.interpolate(out[i + 1], scale_factor=2.0, mode="nearest"))
+            # not by 2: of an odd number of rows or columns, the coarser level has half of one more
+            enlarged = functional.interpolate(out[i + 1], size=out[i].shape[2:], mode="nearest")
+            out[i] = self.merges[i](out[i] + enlarged)
         return out
 
 
@@ -93,7 +94,7 @@ class RetinaFace(nn.Module):
         self.landmark_heads = nn.ModuleList(nn.Conv2d(width, a * 2 * landmarks, 1) for a in anchors_per_cell)
 
     def forward(self, x: Tensor) -> list[LevelOutput]:
-        """float32 [B, 3, H, W], H and W multiples of 32 -> raw maps, finest level first."""
+        """float32 [B, 3, H, W], H and W multiples of 8 -> raw maps, finest level first."""
         out = []
         for i, pyramid_map in enumerate(self.pyramid(self.backbone(x))):
             feature = self.contexts[i](pyramid_map)

@@ -24,8 +24,8 @@ from facex.types import ChannelOrder, Contract
 
 NAME = "retinaface_full"
 STRIDES = (4, 8, 16, 32, 64)
-SIZE_STEP = 32
-"""P2 to P5 are exactly half as large each; P6, of a strided convolution, is rounded up."""
+SIZE_STEP = 8
+"""P2 and P3 divide the input; the coarser levels are rounded up."""
 SCALES = tuple(2 ** (i / 3) for i in range(3))
 ASSUMED: dict[str, Any] = {
     "activation_slope": 0.0,
@@ -121,7 +121,7 @@ class RetinaFaceFull(nn.Module):
         self.mesh_heads = heads(mesh) if mesh else None
 
     def forward(self, x: Tensor) -> list[LevelOutput]:
-        """float32 [B, 3, H, W], H and W multiples of 32 -> raw maps, finest level first."""
+        """float32 [B, 3, H, W], H and W multiples of 8 -> raw maps, finest level first."""
         maps = self.backbone.all_maps(x)
         return [self._level(i, m) for i, m in enumerate([*self.pyramid(maps), self.coarsest(maps[-1])])]
 
