@@ -16,13 +16,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from facex.calibration.channels import Channels
+from facex.calibration.channels import TIED, Channels
 from facex.calibration.graph import SAME_RANGE_OPERATORS, Graph, attribute
 from facex.calibration.plan import QMAX, QMIN, WEIGHT_QMAX, Affine, QuantizationPlan
 from facex.errors import UnsupportedOperatorError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+SETTINGS_OPERATORS = frozenset({"Resize", "Slice"})
+"""Operators whose constant inputs say what they do, and are no operands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ class Simulation(nn.Module):
         """Run the trunk.
 
         Args:
-            image: float32 [B, 3, h, w], 0-255; of any size that the network's strides divide.
+            image: float32 [B, 3, h, w], 0-255; of any size up to the model's that the network takes.
             quantized: round as the kernels do; otherwise the float network of the same parameters.
             only: round nothing but the results and weights of the nodes with these outputs.
             adjust: given the name and the result of every convolution before it is rounded; what it returns counts.
@@ -171,6 +174,8 @@ class Simulation(nn.Module):
                 result = adjust(name, result) if adjust else result
             elif node.op_type == "Resize":
                 result = self._upsample(node, values[node.input[0]])
+            elif node.op_type == "Slice":
+                result = self._cut(node, values[node.input[0]])
             elif node.op_type == "Clip":
                 result = values[node.input[0]].clamp(*self._graph.bounds(node))
             else:
@@ -184,7 +189,9 @@ class Simulation(nn.Module):
         return values
 
     def _constants_of(self, node: Any) -> list[str]:
-        return [] if node.op_type == "Resize" else [name for name in node.input if name in self._graph.constants]
+        """Those that are operands, not settings."""
+        settings = node.op_type in SETTINGS_OPERATORS
+        return [] if settings else [name for name in node.input if name in self._graph.constants]
 
     def rounded(self, name: str, value: Tensor) -> Tensor:
         """A value on the grid of a tensor, with gradients to scale and zero point (LSQ+, Bhalgat et al. 2020)."""
@@ -193,10 +200,15 @@ class Simulation(nn.Module):
         return result
 
     def _operands(self, node: Any, values: Mapping[str, Tensor]) -> list[Tensor]:
-        """Inputs of a node; constant strips beside the image are cut to the size of this crop."""
-        computed = [values[name] for name in node.input if name in values]
+        """Inputs of a node; constant strips beside the image are cut to the size of this crop.
+
+        So are doubled maps: the model cuts those that are too large at its own size, not those that are at the crop's.
+        """
+        names = [name for name in node.input if name in values]
+        computed = [values[name] for name in names]
         if not self._constants_of(node):
-            return computed
+            same = len({self._graph.shapes[name] for name in names}) == 1
+            return _common(computed) if same and node.op_type in TIED else computed
         like, axis = computed[0], attribute(node, "axis", 1)
         operands = []
         for name in node.input:
@@ -222,6 +234,16 @@ class Simulation(nn.Module):
         before, after = (self._graph.shapes[name][2:] for name in (node.input[0], node.output[0]))
         factors = tuple(b / a for a, b in zip(before, after, strict=True))
         return F.interpolate(value, scale_factor=factors, mode="nearest")
+
+    def _cut(self, node: Any, value: Tensor) -> Tensor:
+        """A cut of the model's size leaves a crop that does not reach there as it is."""
+        given = [self._graph.constants[name].tolist() for name in node.input[1:]]
+        starts, ends = given[:2]
+        axes, steps = given[2] if given[2:] else range(len(starts)), given[3] if given[3:] else [1] * len(starts)
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            kept = range(value.shape[axis])[start:end:step]
+            value = value.index_select(axis, torch.tensor(kept))
+        return value
 
     def parameters_of(self, node: Any, *, quantized: bool) -> tuple[Tensor, Tensor]:
         """Weight and bias of a convolution, the learned factors absorbed; the weight on its 8-bit grid if asked."""
@@ -274,6 +296,12 @@ class Simulation(nn.Module):
         return Learned(constants=constants, grids=grids, factors=factors)
 
 
+def _common(maps: Sequence[Tensor]) -> list[Tensor]:
+    """The rows and columns that all of them have."""
+    rows, columns = (min(m.shape[axis] for m in maps) for axis in (2, 3))
+    return [m[:, :, :rows, :columns] for m in maps]
+
+
 def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
 
@@ -310,7 +338,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Sequence[Tensor]], Tensor]] = {
 
 
 def _refuse_unknown(nodes: Sequence[Any]) -> None:
-    unknown = sorted({n.op_type for n in nodes} - {"Clip", "Conv", "Resize", *_OPERATORS})
+    unknown = sorted({n.op_type for n in nodes} - {"Clip", "Conv", *SETTINGS_OPERATORS, *_OPERATORS})
     if unknown:
         raise UnsupportedOperatorError(
             f"reconstruction does not know {', '.join(unknown)}", hint="use --int8-effort fast"

@@ -59,6 +59,21 @@ def test_a_branch_and_an_addition_tie_everything_they_join(graph_of):
     assert groups(graph) == {frozenset({"a", "r", "b", "up", "s"})}
 
 
+def cut(name: str, axis: int, end: int) -> tuple[Any, dict[str, Any]]:
+    """`name` cut along an axis, as `cut`, with the constants that say so."""
+    constants = {"start": np.array([0]), "end": np.array([end]), "axis": np.array([axis])}
+    return node("Slice", f"{name},start,end,axis", "cut"), constants
+
+
+def test_a_cut_of_rows_passes_the_factor_on_and_one_of_channels_does_not(graph_of):
+    for axis, weight, expected in ((2, "w4_2", {frozenset({"a", "cut"})}), (1, "w2_2", set())):
+        slice_, constants = cut("a", axis, 2)
+        graph = graph_of(
+            node("Conv", "image,w3_4", "a"), slice_, node("Conv", f"cut,{weight}", "y"), constants=constants
+        )
+        assert groups(graph) == expected
+
+
 def test_a_difference_ties_like_a_sum(graph_of):
     graph = graph_of(
         node("Conv", "image,w3_4", "a"), node("Conv", "image,w3_4", "b"), node("Sub", "a,b", "s"),

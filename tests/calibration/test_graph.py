@@ -150,21 +150,23 @@ def test_what_meets_in_a_concatenation_shares_a_range_in_trunk_and_head(graph):
 
 
 def test_ranges_pass_through_whatever_moves_integers_unchanged(onnx_model):
-    """conv -> resize -> concat with a max pool of another conv: one range for all five; a relu ends the chain."""
+    """conv -> resize -> cut -> concat with a max pool of another conv: one range for all six; a relu ends the chain."""
     how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     nodes = [
         node("Conv", "image,w", "p"),
         node("Resize", "p,,scales", "up", **how),
         node("Conv", "image,w", "q"),
         node("MaxPool", "q", "pool", kernel_shape=[1, 1]),
-        node("Concat", "up,pool", "cat", axis=1),
+        node("Slice", "up,start,end,axis", "cut"),
+        node("Concat", "cut,pool", "cat", axis=2),
         node("Relu", "cat", "r"),
         node("Conv", "r,v", "h"),
     ]
-    constants = {"w": WEIGHT, "v": np.ones((1, 4, 1, 1), np.float32), "scales": np.ones(4, np.float32)}
+    constants = {"w": WEIGHT, "v": np.ones((1, 2, 1, 1), np.float32), "scales": np.ones(4, np.float32)}
+    constants |= {name: np.array([value], np.int64) for name, value in (("start", 0), ("end", 3), ("axis", 2))}
     graph = Graph(onnx_model(nodes, {"image": (1, 2, 4, 4)}, ["h"], constants))
     assert {frozenset(g) for g in graph.shared_ranges()} == {
-        frozenset({"p", "up", "q", "pool", "cat"}),
+        frozenset({"p", "up", "cut", "q", "pool", "cat"}),
         *(frozenset({name}) for name in ("image", "r", "h")),
     }
 

@@ -226,7 +226,7 @@ def test_what_the_plan_leaves_in_float_is_simulated_in_float(small, small_plan, 
     assert np.abs(found["h"] - wanted["h_dq"]).max() < 2.01 * plan.activations["h"].scale
 
 
-@pytest.mark.parametrize("size", [(96, 96), (64, 160)])
+@pytest.mark.parametrize("size", [(96, 96), (64, 160), (40, 72), (136, 120), (8, 8)])
 def test_crops_of_any_size_are_the_network_of_that_size(
     engine_model, detector, pivot_of, run_showing, pictures, as_feed, size
 ):
@@ -239,6 +239,46 @@ def test_crops_of_any_size_are_the_network_of_that_size(
     assert set(wanted) == set(Graph(model).heads)
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("size", [(136, 120), (104, 104), (56, 24), (8, 16)])
+def test_crops_of_a_model_that_cuts_its_maps(detector, pivot_of, run_showing, pictures, as_feed, size):
+    """A crop of another size needs other cuts, or none."""
+    model = pivot_of(detector, Size(height=136, width=120))
+    rewrites.all_exact(model)
+    graph = Graph(model)
+    assert [n.op_type for n in graph.trunk].count("Slice") == 3  # 9 x 8 of 5 x 4, 17 x 15 of 9 x 8
+    plan = make_plan(graph, dict.fromkeys(graph.quantized_tensors(), (-1.0, 1.0)), "minmax")
+    other = pivot_of(detector, Size(height=size[0], width=size[1]))
+    x = as_feed(pictures[2][: size[0], : size[1]])["image"]
+    found = simulated(Simulation(graph, plan), x, quantized=False)
+    for name, value in run_showing(other, {"image": x}, Graph(other).heads).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max())
+
+
+CUTS = {
+    "rows": {"starts": [0], "ends": [3], "axes": [2]},
+    "rows and columns": {"starts": [1, 0], "ends": [9, -1], "axes": [2, 3], "steps": [1, 2]},
+    "the first axes": {"starts": [0, 0, 1], "ends": [1, 9, 3]},
+    "backwards": {"starts": [11], "ends": [-13], "axes": [3], "steps": [-1]},
+}
+
+
+@pytest.mark.parametrize("what", CUTS)
+def test_a_cut_is_onnxruntime_s_and_keeps_its_grid(onnx_model, run_showing, tmp_path, what):
+    given = {name: np.array(value, np.int64) for name, value in CUTS[what].items()}
+    weight = np.random.default_rng(1).normal(size=(2, 3, 1, 1)).astype(np.float32) / 100
+    nodes = [node("Conv", "image,w", "c"), node("Slice", ",".join(["c", *given]), "s"), node("Conv", "s,v", "h")]
+    constants = {"w": weight, "v": np.ones((1, 2, 1, 1), np.float32), **given}
+    model = onnx_model(nodes, {"image": (1, 3, 12, 12)}, ["h"], constants)
+    rewrites.own_constants(model)
+    graph, plan = Graph(model), plan_of(model, run_showing)
+    assert {"c", "s"} in graph.shared_ranges()
+    assert_float_model(model, plan, pixels(2), run_showing)
+    wanted = run_showing(written(model, plan, tmp_path / "qdq.onnx"), {"image": pixels(2)}, ["c_dq", "s_dq"])
+    found = simulated(Simulation(graph, plan), pixels(2))
+    for name in ("c", "s"):
+        assert np.abs(found[name] - wanted[f"{name}_dq"]).max() < 1.01 * plan.activations["s"].scale
 
 
 def test_batches_are_their_images_one_by_one(engine_model, pictures, as_feed):

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from facex.exporters import _rewrites
+from facex.exporters import _pivot, _rewrites
 from facex.reference import detector as detectors
 from facex.reference.detector import Detector
+from facex.reference.families.retinaface import FeaturePyramid
 from facex.types import ChannelOrder, ContractOptions, Head, Size
 
 SQUARE = Size(height=160, width=160)
@@ -86,8 +88,8 @@ def anchors(detector: Detector, size: Size) -> tuple[np.ndarray, np.ndarray]:
     found = [
         (x + 0.5, y + 0.5, stride, side)
         for stride, sides in zip(detector.contract.strides, detector.contract.min_sizes, strict=True)
-        for y in range(size.height // stride)
-        for x in range(size.width // stride)
+        for y in range(-(-size.height // stride))
+        for x in range(-(-size.width // stride))
         for side in sides
     ]
     x, y, stride, side = np.array(found).T
@@ -98,7 +100,7 @@ def on_border(detector: Detector, size: Size) -> np.ndarray:
     """bool [N]: the priors within `RING` cells of an edge of their level."""
     flags = []
     for stride, sides in zip(detector.contract.strides, detector.contract.min_sizes, strict=True):
-        rows, columns = size.height // stride, size.width // stride
+        rows, columns = -(-size.height // stride), -(-size.width // stride)
         edge = np.ones((rows, columns), bool)
         edge[RING:-RING, RING:-RING] = False
         flags.append(np.repeat(edge.reshape(-1), len(sides)))
@@ -137,7 +139,7 @@ def test_image_model_is_the_network(load, name, head):
 
 @pytest.mark.parametrize("head", list(Head))
 @pytest.mark.parametrize("landmarks", [5, 10])
-@pytest.mark.parametrize("size", ["96x224", "224x96", "32x32"])
+@pytest.mark.parametrize("size", ["96x224", "224x96", "32x32", "8x8", "40x72", "120x160", "136x200", "240x320"])
 def test_sizes_and_numbers_of_landmarks(load, size, landmarks, head):
     height, width = map(int, size.split("x"))
     detector, shape = load(ContractOptions(), landmarks), Size(height=height, width=width)
@@ -146,6 +148,55 @@ def test_sizes_and_numbers_of_landmarks(load, size, landmarks, head):
     assert [f.shape for f in found] == [w.shape for w in wanted]
     assert list(_rewrites.output_shapes(detector.contract, shape, head).values()) == [f.shape for f in found]
     assert max(relative_error(found, wanted, slice(None))) < TOLERANCE
+
+
+def test_doubled_and_cut_is_nearest_interpolation_to_the_finer_size():
+    """For every number of rows that a side of up to 4096 px can have, and both numbers of finer rows above it."""
+    for n in range(1, 513):
+        for m in (2 * n - 1, 2 * n):
+            rows = torch.arange(n, dtype=torch.float32).reshape(1, 1, n, 1)
+            published = functional.interpolate(rows, size=(m, 1), mode="nearest")
+            assert published.flatten().tolist() == [i * n // m for i in range(m)] == [i // 2 for i in range(m)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize("columns", [1, 2, 5, 10])
+def test_a_doubling_pyramid_is_the_published_one(rows, columns):
+    cells = [(rows, columns)]
+    while len(cells) < 4:
+        cells.append((-(-cells[-1][0] // 2), -(-cells[-1][1] // 2)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        pyramid = FeaturePyramid([3, 4, 5, 6], 8, 0.1).eval()
+        maps = [torch.randn(1, c, *size) for c, size in zip((3, 4, 5, 6), cells, strict=True)]
+    wrapped = _rewrites.double_coarse_maps(nn.Sequential(pyramid), [*cells, (1, 1)])  # as with a level beyond it
+    assert isinstance(wrapped[0], _rewrites.DoublingPyramid)
+    with torch.inference_mode():
+        for found, wanted in zip(wrapped(maps), pyramid(maps), strict=True):
+            assert torch.equal(found, wanted)
+
+
+class ScalingPyramid(nn.Module):
+    """A pyramid as it can be where every level is just half as large as the finer one."""
+
+    def __init__(self, pyramid: FeaturePyramid, _cells: Any) -> None:
+        super().__init__()
+        self.laterals, self.merges = pyramid.laterals, pyramid.merges
+
+    def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        out = [lateral(x) for lateral, x in zip(self.laterals, maps, strict=True)]
+        for i in range(len(out) - 2, -1, -1):
+            out[i] = self.merges[i](out[i] + functional.interpolate(out[i + 1], scale_factor=2.0, mode="nearest"))
+        return out
+
+
+@pytest.mark.parametrize("size", ["160x160", "32x96"])
+def test_where_levels_are_halves_the_graph_is_that_of_a_doubling_alone(detector, monkeypatch, tmp_path, size):
+    height, width = map(int, size.split("x"))
+    for name in ("cut", "plain"):
+        _pivot.write(detector, Size(height=height, width=width), Head.DECODED, 17, tmp_path / f"{name}.onnx")
+        monkeypatch.setattr(_rewrites, "DoublingPyramid", ScalingPyramid)
+    assert (tmp_path / "cut.onnx").read_bytes() == (tmp_path / "plain.onnx").read_bytes()
 
 
 def test_a_mean_folded_into_the_first_bias_would_be_seen_at_the_border(load):

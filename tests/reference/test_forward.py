@@ -93,13 +93,16 @@ class ByHand:
 
     def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
         fine, middle, coarse = (self.act(self.pair(x, f"fpn.output{i}")) for i, x in enumerate(maps, start=1))
-        middle = self.act(self.pair(middle + self.doubled(coarse), "fpn.merge2"))
-        fine = self.act(self.pair(fine + self.doubled(middle), "fpn.merge1"))
+        middle = self.act(self.pair(middle + self.enlarged(coarse, middle), "fpn.merge2"))
+        fine = self.act(self.pair(fine + self.enlarged(middle, fine), "fpn.merge1"))
         return [fine, middle, coarse]
 
     @staticmethod
-    def doubled(x: Tensor) -> Tensor:
-        return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    def enlarged(x: Tensor, like: Tensor) -> Tensor:
+        """Nearest interpolation to the size of another map, pixel by pixel in whole numbers."""
+        (rows, columns), (height, width) = x.shape[2:], like.shape[2:]
+        y, x_ = ([i * n // m for i in range(m)] for n, m in ((rows, height), (columns, width)))
+        return x[:, :, y][:, :, :, x_]
 
     def context(self, x: Tensor, name: str) -> Tensor:
         three = self.pair(x, f"{name}.conv3X3")
@@ -173,6 +176,18 @@ def test_seeded_weights(
     x = by_hand_input(pixels, bgr=True)
     assert worst_difference(actual, ByHand(state, layout, slope)(x)) <= TOLERANCE
     assert worst_difference(actual, ByHand(state, layout, 0.1 - slope)(x)) > 0.01
+
+
+@pytest.mark.parametrize("size", ["8x8", "40x72", "120x160", "136x200", "240x320"])
+def test_sizes_that_only_the_finest_level_divides(
+    seeded_state: Callable[..., dict[str, Tensor]], draw_photograph: Callable[..., Any], detector: Any, size: str
+) -> None:
+    height, width = map(int, size.split("x"))
+    pixels = np.asarray(draw_photograph(3, width, height))
+    given = Size(height=height, width=width)
+    actual = detectors.ReferenceSession(detector, given, Head.RAW, threads=1)({"image": pixels[None]})
+    expected = ByHand(seeded_state(), "classic", 0.1)(by_hand_input(pixels, bgr=True))
+    assert worst_difference(actual, expected) <= TOLERANCE
 
 
 def large_face(shared_dir: Path) -> Path:

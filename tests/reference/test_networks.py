@@ -17,6 +17,7 @@ from torch.nn import functional
 from facex.errors import CheckpointError, UsageError
 from facex.reference import backbones, checkpoint, families
 from facex.reference import detector as detectors
+from facex.reference.backbones.resnet import ResNet
 from facex.reference.families import retinaface, ultralight
 from facex.types import ContractOptions
 
@@ -246,6 +247,19 @@ def test_backbones_by_hand(name: str, layout: str, way: int, tmp_path: Path) -> 
     assert [m.shape[-1] for m in expected] == [SIDE // 8, SIDE // 16, SIDE // 32]
     for a, e in zip(actual, expected, strict=True):
         assert_same(a, e)
+
+
+@pytest.mark.parametrize("name", [b.name for b in backbones.known()])
+def test_maps_of_every_size_are_rounded_up(name: str) -> None:
+    """Sides that a stride does not divide: every map has the cells of its priors, whatever the layers that halve."""
+    with torch.device("meta"):
+        network = backbones.find(name).build(8, 0.0)
+        for height in range(8, 137, 8):
+            width = 264 - height
+            image = torch.empty(1, 3, height, width)
+            maps = network.all_maps(image) if isinstance(network, ResNet) else network(image)
+            strides = (4, 8, 16, 32)[-len(maps) :]
+            assert [tuple(m.shape[2:]) for m in maps] == [(-(-height // s), -(-width // s)) for s in strides]
 
 
 @pytest.mark.parametrize("variant", ultralight.VARIANTS)

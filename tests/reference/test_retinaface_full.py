@@ -101,8 +101,10 @@ class ByHand:
     def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
         found = [self.act(self.unit(x, f"pyramid.laterals.{i}")) for i, x in enumerate(maps)]
         for i in (2, 1, 0):
-            doubled = found[i + 1].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-            found[i] = self.act(self.unit(found[i] + doubled, f"pyramid.merges.{i}"))
+            (rows, columns), (height, width) = found[i + 1].shape[2:], found[i].shape[2:]
+            y, x = ([k * n // m for k in range(m)] for n, m in ((rows, height), (columns, width)))
+            enlarged = found[i + 1][:, :, y][:, :, :, x]
+            found[i] = self.act(self.unit(found[i] + enlarged, f"pyramid.merges.{i}"))
         return [*found, self.act(self.unit(maps[-1], "coarsest", 2))]
 
     def context(self, x: Tensor, key: str) -> Tensor:
@@ -131,12 +133,12 @@ class ByHand:
         return found
 
 
-def decoded_in_steps(found: dict[str, list[np.ndarray[Any, Any]]]) -> dict[str, np.ndarray[Any, Any]]:
+def decoded_in_steps(found: dict[str, list[np.ndarray[Any, Any]]], size: Size) -> dict[str, np.ndarray[Any, Any]]:
     """Boxes and landmarks, with the anchors of a cascade regressed first, prior by prior in float64."""
     anchors = []
     for stride, sides in zip(STRIDES, SIZES, strict=True):
-        for row in range(-(-SIZE.height // stride)):
-            for column in range(-(-SIZE.width // stride)):
+        for row in range(-(-size.height // stride)):
+            for column in range(-(-size.width // stride)):
                 anchors += [((column + 0.5) * stride, (row + 0.5) * stride, side, side) for side in sides]
     place = np.array(anchors)
     for name in ("first", "box_heads"):
@@ -153,9 +155,22 @@ def decoded_in_steps(found: dict[str, list[np.ndarray[Any, Any]]]) -> dict[str, 
     return {"boxes": boxes, "scores": scores, "landmarks": landmarks.reshape(len(place), -1)}
 
 
-@pytest.mark.parametrize("cascade", [False, True])
-@pytest.mark.parametrize("mesh", [False, True])
-def test_forward_by_hand(state: State, draw_photograph: Any, tmp_path: Path, cascade: bool, mesh: bool) -> None:
+@pytest.mark.parametrize(
+    ("cascade", "mesh", "size"),
+    [
+        (False, False, "96x160"),
+        (False, True, "96x160"),
+        (True, False, "96x160"),
+        (True, True, "96x160"),
+        (True, True, "40x72"),  # P4 to P6 are rounded up in both directions
+        (False, False, "72x120"),
+    ],
+)
+def test_forward_by_hand(
+    state: State, draw_photograph: Any, tmp_path: Path, cascade: bool, mesh: bool, size: str
+) -> None:
+    height, width = map(int, size.split("x"))
+    shape = Size(height=height, width=width)
     left_out = (() if cascade else retinaface_full.CASCADE, () if mesh else retinaface_full.MESH)
     given = without(state, *left_out) if any(left_out) else state
     torch.save(given, tmp_path / "a.pth")
@@ -163,13 +178,13 @@ def test_forward_by_hand(state: State, draw_photograph: Any, tmp_path: Path, cas
     options = ContractOptions(min_sizes=SIZES, variances=VARIANCES, pyramid_slope=slope)
     loaded = detectors.load(tmp_path / "a.pth", options)
     assert loaded.contract.mesh == (MESH if mesh else 0)
-    pixels = np.asarray(draw_photograph(3, SIZE.width, SIZE.height))
+    pixels = np.asarray(draw_photograph(3, width, height))
 
-    actual = detectors.ReferenceSession(loaded, SIZE, Head.DECODED, threads=1)({"image": pixels[None]})
+    actual = detectors.ReferenceSession(loaded, shape, Head.DECODED, threads=1)({"image": pixels[None]})
 
     bgr = pixels[:, :, ::-1].astype(np.float64) - (104, 117, 123)
     found = ByHand(given, slope)(torch.from_numpy(bgr.transpose(2, 0, 1).copy())[None])
-    expected = decoded_in_steps(found)
+    expected = decoded_in_steps(found, shape)
     if mesh:
         expected["mesh"] = np.concatenate(found["mesh_heads"])
     assert list(actual) == list(expected)
@@ -254,8 +269,8 @@ def test_what_is_assumed(state: State, tmp_path: Path) -> None:
     assert (loaded.contract.activation_slope, loaded.contract.pyramid_slope) == (0.0, 0.0)
     with pytest.raises(UsageError, match=r"\[3, 3, 3, 3, 3\] prior sizes by level, .* have \[3, 2, 1, 3, 2\]"):
         detectors.load(tmp_path / "a.pth", ContractOptions())
-    with pytest.raises(UsageError, match="80 is not a multiple of 32"):
-        detectors.check_size(Size(height=80, width=64), loaded.contract)
+    with pytest.raises(UsageError, match="84 is not a multiple of 8"):
+        detectors.check_size(Size(height=84, width=64), loaded.contract)
 
 
 def test_heads_that_levels_share_are_five_equal_ones(tmp_path: Path) -> None:
