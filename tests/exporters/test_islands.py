@@ -184,8 +184,12 @@ def test_answers_are_those_of_the_qdq_model(
 # Graphs of a few operators
 
 
-def _single(relu: bool, weight_in_float: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Image -> pair -> Conv (-> Relu) -> pair -> Conv on integers."""
+BETWEEN = ("nothing", "relu", "cut")
+"""What may stand between a convolution and the pair after it."""
+
+
+def _single(between: str, weight_in_float: bool) -> tuple[list[Any], dict[str, Any]]:
+    """Image -> pair -> Conv (-> Relu, or Slice) -> pair -> Conv on integers."""
     random = np.random.default_rng(3)
     nodes, constants = [], {}
 
@@ -213,18 +217,21 @@ def _single(relu: bool, weight_in_float: bool) -> tuple[list[Any], dict[str, Any
 
     image = pair("x", 1.0, -128)
     middle = conv(image, "m", weight_in_float)
-    if relu:
+    if between == "relu":
         nodes.append(helper.make_node("Relu", [middle], ["r"]))
-        middle = "r"
-    last = conv(pair(middle, 1.2, -128 if relu else 0), "l", False)
+    elif between == "cut":
+        constants |= {name: np.array([value]) for name, value in (("start", 0), ("end", 7), ("axis", 2))}
+        nodes.append(helper.make_node("Slice", [middle, "start", "end", "axis"], ["r"]))
+    middle = "m" if between == "nothing" else "r"
+    last = conv(pair(middle, 1.2, -128 if between == "relu" else 0), "l", False)
     nodes.append(helper.make_node("Identity", [pair(last, 0.8, 0)], ["y"]))
     return nodes, constants
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("relu", [False, True], ids=["bare", "relu"])
+@pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("in_float", [False, True], ids=["integer", "float"])
-def test_a_convolution_between_two_grids_is_what_its_weights_are(onnx_model: Any, relu: bool, in_float: bool) -> None:
+def test_a_convolution_between_two_grids_is_what_its_weights_are(onnx_model: Any, between: str, in_float: bool) -> None:
     """The converter would make integers of either."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -232,7 +239,7 @@ def test_a_convolution_between_two_grids_is_what_its_weights_are(onnx_model: Any
     from facex.exporters import _nhwc
     from facex.exporters.tflite import _converter
 
-    nodes, constants = _single(relu, in_float)
+    nodes, constants = _single(between, in_float)
     function = _nhwc.lower(onnx_model(nodes, {"x": (1, 3, 8, 8)}, ["y"], constants), quantized=True)
     image = tf.TensorSpec([1, 8, 8, 3], tf.float32)
     concrete = tf.function(lambda x: function(x)["y"], input_signature=[image]).get_concrete_function()
@@ -246,12 +253,13 @@ def test_a_convolution_between_two_grids_is_what_its_weights_are(onnx_model: Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("relu", [False, True], ids=["bare", "relu"])
-def test_what_parts_an_island_from_its_grid_changes_nothing(assert_lowered: Any, relu: bool) -> None:
-    nodes, constants = _single(relu, weight_in_float=True)
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_parts_an_island_from_its_grid_changes_nothing(assert_lowered: Any, between: str) -> None:
+    nodes, constants = _single(between, weight_in_float=True)
     x = np.random.default_rng(5).integers(0, 256, (1, 3, 8, 8)).astype(np.float32)
-    at = next(i for i, node in enumerate(nodes) if node.input[0] == ("r" if relu else "m"))
-    head = [*nodes[:at], helper.make_node("Identity", ["r" if relu else "m"], ["y"])]
+    middle = "m" if between == "nothing" else "r"
+    at = next(i for i, node in enumerate(nodes) if node.input[0] == middle)
+    head = [*nodes[:at], helper.make_node("Identity", [middle], ["y"])]
     assert_lowered(head, x, constants)
     pairs = [*nodes[: at + 2], helper.make_node("Identity", [nodes[at + 1].output[0]], ["y"])]
     assert_lowered(pairs, x, constants)

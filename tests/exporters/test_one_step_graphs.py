@@ -21,7 +21,7 @@ from facex.types import Precision
 pytestmark = pytest.mark.slow
 
 HEIGHT, WIDTH = 24, 32
-MOVES = {"QUANTIZE", "CONCATENATION", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"}
+MOVES = {"QUANTIZE", "CONCATENATION", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE"}
 RESIZE = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 
@@ -113,6 +113,17 @@ def pyramid(g: Graph) -> None:
     g.conv(g.add("Add", "fine_a,up", "sum"), "last", (4, 6, 3, 3), pads=[1] * 4)
 
 
+def pyramid_of_an_odd_map(g: Graph) -> None:
+    """23 rows of 12, doubled and cut."""
+    g.constants["scales"] = np.array([1, 1, 2, 2], np.float32)
+    g.constants |= {name: np.array([value]) for name, value in (("start", 0), ("end", HEIGHT - 1), ("axis", 2))}
+    g.conv("image", "fine", (6, 3, 3, 3), pads=[0, 1, 1, 1])
+    g.conv("fine", "coarse", (6, 6, 3, 3), pads=[1] * 4, strides=[2, 2])
+    g.add("LeakyRelu", "coarse", "coarse_a", alpha=0.1)
+    g.add("Slice", g.add("Resize", "coarse_a,,scales", "up", **RESIZE) + ",start,end,axis", "cut")
+    g.conv(g.add("Add", "fine,cut", "sum"), "last", (4, 6, 3, 3), pads=[1] * 4)
+
+
 def depthwise(g: Graph) -> None:
     g.add("LeakyRelu", g.conv("image", "d", (3, 1, 3, 3), pads=[1] * 4, group=3), "a", alpha=0.1)
     g.add("Relu", g.conv("a", "m", (6, 1, 3, 3), pads=[1] * 4, strides=[2, 2], group=3), "b")
@@ -181,6 +192,10 @@ GRAPHS: dict[str, tuple[Callable[[Graph], None], dict[str, int]]] = {
     "relu before concat": (relu_before_concat, {"CONV": 4, "CONCATENATION": 1}),
     "relu after concat": (relu_after_concat, {"CONV": 3, "CONCATENATION": 1, "RELU": 1}),
     "pyramid": (pyramid, {"CONV": 3, "LEAKY_RELU": 2, "RESIZE_NEAREST_NEIGHBOR": 1, "ADD": 1}),
+    "pyramid of an odd map": (
+        pyramid_of_an_odd_map,
+        {"CONV": 3, "LEAKY_RELU": 1, "RESIZE_NEAREST_NEIGHBOR": 1, "STRIDED_SLICE": 1, "ADD": 1},
+    ),
     "depthwise": (depthwise, {"CONV": 3, "LEAKY_RELU": 1}),
     "relu6 and a sum": (relu6_and_a_sum, {"CONV": 4, "ADD": 1}),
     "largest of windows": (largest_of_windows, {"CONV": 3, "MAX_POOL_2D": 2}),

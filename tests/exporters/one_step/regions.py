@@ -31,6 +31,7 @@ KINDS = {
     "Mul": "MUL",
     "Relu": "RELU",
     "Resize": "RESIZE_NEAREST_NEIGHBOR",
+    "Slice": "STRIDED_SLICE",
     "Sub": "SUB",
     "CONV_2D": "CONV",
     "DEPTHWISE_CONV_2D": "CONV",
