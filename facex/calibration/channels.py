@@ -2,10 +2,10 @@
 
 A convolution absorbs any positive factor per channel of its input and of its output. What lies between two
 convolutions passes a factor on when it is positively homogeneous, f(s x) = s f(x): LeakyReLU, ReLU, nearest resizing,
-a cut of rows and columns, max pooling, the mean of a channel. An addition needs one factor for all its operands and its result; a product with a
-gate, a clipped tensor or one value a channel, has the factor of what is gated while the gate has 1; a concatenation
-along the channels keeps the factors of its parts. Everything else, the image and the results of the trunk keep the
-factor 1: a ReLU6 or a hard swish would bend elsewhere.
+a cut of rows and columns, max pooling, the mean of a channel. An addition needs one factor for all its operands and
+its result; a product with a gate, a clipped tensor or one value a channel, has the factor of what is gated while the
+gate has 1; a concatenation along the channels keeps the factors of its parts. Everything else, the image and the
+results of the trunk keep the factor 1: a ReLU6 or a hard swish would bend elsewhere.
 """
 
 from __future__ import annotations
