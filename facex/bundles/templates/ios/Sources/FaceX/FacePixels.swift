@@ -114,9 +114,11 @@ public enum FacePixels {
         }
 
         /// Write the weighted sum that is the i-th resized pixel; positions and the step are in bytes.
+        ///
+        /// `values` are those of the weights, without the checks of an array.
         @inline(__always)
         func sum(
-            _ i: Int, of source: UnsafeBufferPointer<UInt8>, from: Int, step: Int,
+            _ i: Int, _ values: UnsafeBufferPointer<Int32>, of source: UnsafeBufferPointer<UInt8>, from: Int, step: Int,
             into target: UnsafeMutableBufferPointer<UInt8>, at: Int
         ) {
             // half a unit, so that the shift rounds; 255 times all weights is below 2^31
@@ -157,15 +159,21 @@ public enum FacePixels {
             }
         }
 
+        private func read(
+            _ weights: Weights, _ body: (UnsafeBufferPointer<UInt8>, UnsafeBufferPointer<Int32>) -> Void
+        ) {
+            bytes.withUnsafeBufferPointer { source in weights.values.withUnsafeBufferPointer { body(source, $0) } }
+        }
+
         func resizedRows(_ weights: Weights) -> Picture {
             var resized = Picture(height: height, width: weights.count)
             resized.bytes.withUnsafeMutableBufferPointer { target in
-                bytes.withUnsafeBufferPointer { source in
+                read(weights) { source, values in
                     for y in 0..<height {
                         for x in 0..<weights.count {
                             let from = (y * width + weights.first[x]) * bytesPerPixel
                             let to = (y * weights.count + x) * bytesPerPixel
-                            weights.sum(x, of: source, from: from, step: bytesPerPixel, into: target, at: to)
+                            weights.sum(x, values, of: source, from: from, step: bytesPerPixel, into: target, at: to)
                         }
                     }
                 }
@@ -176,12 +184,13 @@ public enum FacePixels {
         func resizedColumns(_ weights: Weights) -> Picture {
             var resized = Picture(height: weights.count, width: width)
             resized.bytes.withUnsafeMutableBufferPointer { target in
-                bytes.withUnsafeBufferPointer { source in
+                read(weights) { source, values in
+                    let step = width * bytesPerPixel
                     for y in 0..<weights.count {
                         for x in 0..<width {
-                            let from = (weights.first[y] * width + x) * bytesPerPixel
-                            let to = (y * width + x) * bytesPerPixel
-                            weights.sum(y, of: source, from: from, step: width * bytesPerPixel, into: target, at: to)
+                            let from = weights.first[y] * step + x * bytesPerPixel
+                            let to = y * step + x * bytesPerPixel
+                            weights.sum(y, values, of: source, from: from, step: step, into: target, at: to)
                         }
                     }
                 }

@@ -19,7 +19,7 @@ from facex.reference.photographs import letterbox
 from facex.types import Contract, Detections, Size, as_plain
 
 if TYPE_CHECKING:
-    from facex.bundle import Bundle
+    from facex.bundles import Bundle
     from facex.types import FloatArray
 
 EXIF_ORIENTATION = 0x0112

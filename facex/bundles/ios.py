@@ -14,13 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex.bundle import _description
+from facex.bundles import _description
 from facex.errors import ArtifactError
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from facex.bundle import Bundle
+    from facex.bundles import Bundle
     from facex.types import Artifact
 
 TARGET = "coreml"
@@ -47,7 +47,7 @@ def write(bundle: Bundle, folder: Path) -> None:
             a model needs.
         OSError: the file system refuses a file.
     """
-    from facex.bundle import _ios_vectors
+    from facex.bundles import _ios_vectors
 
     systems = _systems(model.artifact for model in bundle.models)
     tried = tried_first(bundle)
@@ -105,7 +105,7 @@ def _write_templates(bundle: Bundle, folder: Path, systems: dict[str, str]) -> N
         "goldens": len(bundle.goldens.goldens),
         "tried": tried_first(bundle),
     }
-    for name, template in _files(resources.files("facex.bundle") / "templates" / "ios"):
+    for name, template in _files(resources.files("facex.bundles") / "templates" / "ios"):
         text = template.read_text(encoding="utf-8")
         if name.endswith(RENDERED):
             text = environment.from_string(text).render(values)
