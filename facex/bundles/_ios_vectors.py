@@ -16,7 +16,7 @@ from facex.goldens.format import Face, Tolerances
 from facex.parity.metrics import FACE_SCORE
 from facex.reference import geometry
 from facex.reference.photographs import letterbox
-from facex.types import Contract, Detections, Size, as_plain
+from facex.types import Contract, Detections, Head, Size, as_plain
 
 if TYPE_CHECKING:
     from facex.bundles import Bundle
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EXIF_ORIENTATION = 0x0112
 ORIENTATIONS = range(1, 9)
 SEED = 2024
+_SMALL = Size(height=64, width=96)
+"""Of the input that outputs are of, so that they are few."""
+
 
 # Height and width of sources; with the inputs below, some contents have half a pixel, some need no resize.
 _SOURCES = ((480, 640), (640, 480), (1080, 1920), (4032, 3024), (641, 643), (5, 7), (3000, 2), (2, 3000), (1281, 3), (640, 640))
@@ -41,15 +44,13 @@ def compute(bundle: Bundle) -> dict[str, Any]:
     """
     contract, size = bundle.source.contract, bundle.goldens.size
     random = np.random.default_rng(SEED)
-    decoded = _decoded(random, contract.landmarks)
     return {
         "letterbox": [_letterbox(source, into) for source in _SOURCES for into in _INPUTS],
         "turns": [_turn(orientation) for orientation in ORIENTATIONS],
         "pictures": [_picture(random, orientation, *sides) for orientation in ORIENTATIONS for sides in _PICTURES],
         "priors": _priors(geometry.priors(contract, size)),
-        "raw": _raw(random, contract, size),
+        "outputs": [_raw(random, contract), *_decoded(random, contract.landmarks)],
         "suppression": [_suppression(random, case) for case in range(12)],
-        "detections": decoded,
         "comparisons": _comparisons(contract.landmarks),
         "halves": _halves(),
         "pixels": [
@@ -63,7 +64,7 @@ def _letterbox(source: tuple[int, int], into: tuple[int, int]) -> dict[str, Any]
     pixels = np.broadcast_to(np.uint8(0), (*source, 3))
     found = letterbox(np.ascontiguousarray(pixels), Size(height=into[0], width=into[1]), (0, 0, 0))
     return {
-        "source_height": source[0], "source_width": source[1], "input_height": into[0], "input_width": into[1],
+        "upright_height": source[0], "upright_width": source[1], "input_height": into[0], "input_width": into[1],
         "scale": found.scale, "content_height": found.content[0], "content_width": found.content[1],
     }  # fmt: skip
 
@@ -83,10 +84,9 @@ def _turn(orientation: int) -> dict[str, Any]:
     upright = _upright(stored, orientation)
     ((y, x),) = np.argwhere(upright[..., 0])
     return {
-        "orientation": orientation,
-        "stored_height": stored.shape[0], "stored_width": stored.shape[1],
+        "orientation": orientation, "height": stored.shape[0], "width": stored.shape[1],
         "upright_height": upright.shape[0], "upright_width": upright.shape[1],
-        "stored": [column + 0.5, row + 0.5], "upright": [float(x) + 0.5, float(y) + 0.5],
+        "buffer": [column + 0.5, row + 0.5], "upright": [float(x) + 0.5, float(y) + 0.5],
     }  # fmt: skip
 
 
@@ -110,18 +110,22 @@ def _priors(anchors: FloatArray) -> dict[str, Any]:
     return {"count": len(anchors), "indices": indices.tolist(), "values": anchors[indices].tolist()}
 
 
-def _raw(random: np.random.Generator, contract: Contract, size: Size) -> dict[str, Any]:
-    anchors = geometry.priors(contract, size)
-    anchors = anchors[np.linspace(0, len(anchors) - 1, 24).astype(int)]
-    loc = random.normal(0, 1.5, (len(anchors), 4)).astype(np.float32)
-    landm = random.normal(0, 1.5, (len(anchors), 2 * contract.landmarks)).astype(np.float32)
-    face = random.uniform(0, 1, len(anchors)).astype(np.float32)
+def _outputs(head: Head, outputs: dict[str, list[float]], found: Detections) -> dict[str, Any]:
+    faces = [
+        {"score": float(score), "box": _flat(box), "landmarks": _flat(points)}
+        for score, box, points in zip(found.scores, found.boxes, found.landmarks, strict=True)
+    ]
+    return {"head": str(head), **as_plain(_SMALL), "outputs": outputs, "faces": faces}
+
+
+def _raw(random: np.random.Generator, contract: Contract) -> dict[str, Any]:
+    anchors = geometry.priors(contract, _SMALL)
+    loc = random.normal(0, 1, (len(anchors), 4)).astype(np.float32)
+    landm = random.normal(0, 1, (len(anchors), 2 * contract.landmarks)).astype(np.float32)
+    scores = random.uniform(0, 1, len(anchors)).astype(np.float32)
     boxes, points = geometry.decode(loc, landm, anchors, contract.variances)
-    return {
-        "loc": _flat(loc), "conf": _flat(np.stack([1 - face, face], axis=1)), "landm": _flat(landm),
-        "priors": _flat(anchors), "variances": list(contract.variances),
-        "boxes": _flat(boxes), "scores": _flat(face), "landmarks": _flat(points),
-    }  # fmt: skip
+    values = {"loc": _flat(loc), "conf": _flat(np.stack([1 - scores, scores], axis=1)), "landm": _flat(landm)}
+    return _outputs(Head.RAW, values, geometry.detect(boxes, scores, points, score=FACE_SCORE))
 
 
 def _crowd(random: np.random.Generator, clusters: int, each: int) -> tuple[FloatArray, FloatArray]:
@@ -142,15 +146,18 @@ def _suppression(random: np.random.Generator, case: int) -> dict[str, Any]:
     return {"boxes": boxes.tolist(), "scores": scores.tolist(), "kept": geometry.nms(boxes, scores).tolist()}
 
 
-def _decoded(random: np.random.Generator, landmarks: int) -> dict[str, Any]:
+def _decoded(random: np.random.Generator, landmarks: int) -> list[dict[str, Any]]:
+    """Outputs with a decoded head, and those of a file that keeps the same faces by itself, with room for more."""
     boxes, scores = _crowd(random, 12, 6)
     points = (np.tile(boxes[:, :2], landmarks) + random.uniform(0, 30, (len(boxes), 2 * landmarks))).astype(np.float32)
     found = geometry.detect(boxes, scores, points, score=FACE_SCORE)
-    faces = [
-        {"score": float(score), "box": box.tolist(), "landmarks": _flat(each)}
-        for score, box, each in zip(found.scores, found.boxes, found.landmarks, strict=True)
-    ]
-    return {"boxes": _flat(boxes), "scores": _flat(scores), "landmarks": _flat(points), "faces": faces}
+    room = [0.0] * (len(found) + 3)
+    kept = {
+        "boxes": _flat(found.boxes) + 4 * room, "scores": _flat(found.scores) + room,
+        "landmarks": _flat(found.landmarks) + 2 * landmarks * room, "count": [float(len(found))],
+    }  # fmt: skip
+    values = {"boxes": _flat(boxes), "scores": _flat(scores), "landmarks": _flat(points)}
+    return [_outputs(Head.DECODED, values, found), {**_outputs(Head.DECODED, kept, found), "head": "detections"}]
 
 
 def _face(score: float, x: float, y: float, side: float, landmarks: int, off: float = 0.0) -> Face:
@@ -202,7 +209,7 @@ def _comparison(
     return {
         "name": name,
         "expected": [as_plain(face) for face in expected], "found": [as_plain(face) for face in found],
-        "tolerances": as_plain(tolerances), "pairs": [list(pair) for pair in deviation.pairs],
+        "tolerances": as_plain(tolerances), "pairs": len(deviation.pairs),
         "lost": lost, "extra": extra,
         "score": deviation.score, "box": deviation.box, "landmark": deviation.landmark,
         "passed": not lost and not extra and within,

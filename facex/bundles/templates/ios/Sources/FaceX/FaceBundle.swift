@@ -7,21 +7,13 @@ public enum FaceBundle {
     static let folder = "Model"
 
     /// What facex.json says.
-    public static func description() throws -> BundleDescription {
-        let description = try JSONDecoder().decode(BundleDescription.self, from: Data(contentsOf: url("facex.json")))
+    public static func description() throws -> Description {
+        let description = try JSONDecoder().decode(Description.self, from: Data(contentsOf: url("facex.json")))
         guard description.schemaVersion == 1 else {
             throw FaceXError("facex.json is of schema version \(description.schemaVersion), this code reads 1")
         }
         guard !description.models.isEmpty else { throw FaceXError("facex.json names no model") }
         return description
-    }
-
-    /// The golden that lies beside the models, and where.
-    public static func golden(of description: BundleDescription) throws -> (golden: Golden, url: URL) {
-        for golden in description.goldens.photographs {
-            if let url = try? url(golden.file) { return (golden, url) }
-        }
-        throw FaceXError("none of the goldens of facex.json is among the package's resources")
     }
 
     /// Where a file of the package is.

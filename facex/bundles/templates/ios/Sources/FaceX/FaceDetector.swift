@@ -10,71 +10,97 @@ import CryptoKit
 import Foundation
 import ImageIO
 
-/// Finds faces. One may be used from several threads; the model runs one picture at a time.
+/// Finds faces. Load one, and keep it; it may be used from several threads, and runs one picture at a time.
+///
+/// Faces are in pixels of the upright picture, best score first and not clamped to it; `Frame.toBuffer` maps them to
+/// the buffer as it lies in memory.
 public final class FaceDetector: @unchecked Sendable {
-    /// Fastest first: the first that finds the golden's faces is taken.
+    /// Compute units to try, fastest first.
     public static let candidates: [MLComputeUnits] = [.all, .cpuAndGPU, .cpuOnly]
 
-    public let description: BundleDescription
-    public let model: ModelDescription
-    /// On which the model runs.
-    public let computeUnits: MLComputeUnits
-    /// Why each candidate before it was passed over, in words for a developer; empty where the first was taken.
-    public let refusals: [String]
+    /// How compute units did on the golden: `verdict`, or the `failure` that kept them from giving one.
+    public struct Attempt: CustomStringConvertible {
+        public let computeUnits: MLComputeUnits
+        public let verdict: Verdict?
+        public let failure: Error?
+
+        public var passed: Bool { verdict.map { $0.passed && $0.pairs > 0 } ?? false }
+
+        public var description: String {
+            if let failure { return "\(computeUnits.name): \(failure)" }
+            return "\(computeUnits.name): \(passed ? "passed" : verdict?.complaints.joined(separator: ", ") ?? "")"
+        }
+    }
+
+    /// What the package says of itself.
+    public let description: Description
+    /// The model that runs.
+    public let model: Model
+    /// What was tried, in order; the last one runs.
+    public let attempts: [Attempt]
 
     private let runner: Runner
     private let queue = DispatchQueue(label: "FaceX.FaceDetector", qos: .userInitiated)
 
-    /// Compile the model if need be, load it, and try it. Takes up to seconds: do it once, and not on the main thread.
+    /// Load a model of the package and choose what runs it; `load` does so off the caller's thread.
+    ///
+    /// The model is compiled where that was not done before. Compute units must find the faces of one golden, within
+    /// the model's tolerances; where they throw or find others, the next are tried. Takes up to seconds.
     ///
     /// - Parameters:
-    ///   - name: file of the model; nil for the default.
+    ///   - file: name of a model in facex.json; by default the first one.
     ///   - candidates: compute units to try, in this order.
-    /// - Throws: `FaceXError` where the package is not as it was written, or the golden's faces are found on none.
-    public init(model name: String? = nil, candidates: [MLComputeUnits] = FaceDetector.candidates) throws {
+    /// - Throws: `FaceXError` where the package is not as it was written, or the faces are found on none of them.
+    public init(file: String? = nil, candidates: [MLComputeUnits] = FaceDetector.candidates) throws {
         let description = try FaceBundle.description()
-        guard let model = description.models.first(where: { name == nil || $0.file == name }) else {
-            throw FaceXError("facex.json names no model \(name ?? "")")
+        guard let model = description.models.first(where: { file == nil || $0.file == file }) else {
+            throw FaceXError("facex.json names no model \(file ?? "")")
         }
+        guard let golden = description.choosing else { throw FaceXError("facex.json names no golden") }
+        let url = try FaceBundle.url(golden.file)
         let compiled = try CompiledModel(model)
-        let (golden, url) = try FaceBundle.golden(of: description)
-        var refusals: [String] = []
+        var attempts: [Attempt] = []
+        var chosen: Runner?
         for units in candidates {
             do {
                 let runner = try Runner(compiled.url, units, description, model)
-                let comparison = try runner.replay(golden, at: url)
-                if comparison.passed {
-                    self.description = description
-                    self.model = model
-                    self.computeUnits = units
-                    self.refusals = refusals
-                    self.runner = runner
-                    return
+                let verdict = try runner.replay(golden, at: url)
+                attempts.append(Attempt(computeUnits: units, verdict: verdict, failure: nil))
+                if attempts.last?.passed == true {
+                    chosen = runner
+                    break
                 }
-                refusals.append("\(units.name): \(golden.file): \(comparison.summary)")
             } catch {
-                refusals.append("\(units.name): \(error)")
+                attempts.append(Attempt(computeUnits: units, verdict: nil, failure: error))
             }
         }
-        // it may have been damaged in the cache: the next attempt compiles it anew
-        compiled.forget()
-        throw FaceXError("\(model.file) does not find the golden's faces here. " + refusals.joined(separator: "; "))
+        guard let chosen else {
+            // it may have been damaged in the cache: the next one compiles it anew
+            compiled.forget()
+            let told = attempts.map(\.description).joined(separator: "; ")
+            throw FaceXError("\(model.file) does not find the faces of \(golden.file) here. \(told)")
+        }
+        self.description = description
+        self.model = model
+        self.attempts = attempts
+        runner = chosen
     }
 
     /// The same, off the caller's thread.
     public static func load(
-        model name: String? = nil, candidates: [MLComputeUnits] = FaceDetector.candidates
+        file: String? = nil, candidates: [MLComputeUnits] = FaceDetector.candidates
     ) async throws -> FaceDetector {
         try await withCheckedThrowingContinuation { continuation in
             DispatchQueue.global(qos: .userInitiated).async {
-                continuation.resume(with: Result { try FaceDetector(model: name, candidates: candidates) })
+                continuation.resume(with: Result { try FaceDetector(file: file, candidates: candidates) })
             }
         }
     }
 
-    /// The faces in a camera's picture, in pixels of the upright picture, best score first.
-    ///
-    /// Boxes may reach beyond the edges. `FaceGeometry.toStored` maps a face to the buffer's own rows.
+    /// What runs the model.
+    public var computeUnits: MLComputeUnits { runner.units }
+
+    /// Faces of a camera's picture. Waits for the result: not for the main thread.
     ///
     /// - Parameters:
     ///   - pixelBuffer: of any format that Core Image reads; 32BGRA is read as it is.
@@ -83,7 +109,7 @@ public final class FaceDetector: @unchecked Sendable {
         try runner.detect(in: pixelBuffer, orientation: try Orientation(orientation))
     }
 
-    /// The faces in an image, in pixels of the upright image, best score first; colours are taken as sRGB.
+    /// Faces of an image, whose colours are taken to sRGB. Waits for the result: not for the main thread.
     public func detect(in image: CGImage, orientation: CGImagePropertyOrientation = .up) throws -> [Face] {
         try runner.detect(in: image, orientation: try Orientation(orientation))
     }
@@ -100,8 +126,8 @@ public final class FaceDetector: @unchecked Sendable {
         try await enqueued { try self.detect(in: image, orientation: orientation) }
     }
 
-    /// Run a golden, and hold what is found against what must be found.
-    public func replay(_ golden: Golden, at url: URL) throws -> GoldenComparison {
+    /// Holds what is found in a golden's own pixels against its faces.
+    func replay(_ golden: Golden, at url: URL) throws -> Verdict {
         try runner.replay(golden, at: url)
     }
 
@@ -152,50 +178,42 @@ extension MLComputeUnits {
     }
 }
 
-extension GoldenComparison {
-    /// In words for a developer.
-    public var summary: String {
-        "\(pairs.count) faces found, \(lost) lost, \(extra) extra; "
-            + "off by at most \(score) in score, \(box) in boxes, \(landmark) in landmarks"
-    }
-}
-
 // MARK: - The model on one kind of compute unit
 
 private final class Runner {
-    private let description: BundleDescription
-    private let model: ModelDescription
+    let units: MLComputeUnits
+
+    private let description: Description
+    private let model: Model
+    private let head: Head
     private let network: MLModel
-    private let priors: [Float]
     private let pixels: PixelReader
     private let lock = NSLock()
 
-    init(_ url: URL, _ units: MLComputeUnits, _ description: BundleDescription, _ model: ModelDescription) throws {
+    init(_ url: URL, _ units: MLComputeUnits, _ description: Description, _ model: Model) throws {
         let configuration = MLModelConfiguration()
         configuration.computeUnits = units
+        self.units = units
         self.description = description
         self.model = model
+        head = try Head(description, model)
         network = try MLModel(contentsOf: url, configuration: configuration)
-        let needsPriors = model.head == .raw
-        priors = needsPriors
-            ? FaceGeometry.priors(description.contract, height: model.height, width: model.width) : []
         pixels = PixelReader(description, model)
     }
 
     func detect(in pixelBuffer: CVPixelBuffer, orientation: Orientation) throws -> [Face] {
-        let (input, mapping) = try pixels.input(of: pixelBuffer, orientation: orientation)
-        return try run(input).map { FaceGeometry.toSource($0, mapping) }
+        let (input, letterbox) = try pixels.input(of: pixelBuffer, orientation: orientation)
+        return try run(input).map { FaceGeometry.toUpright($0, letterbox) }
     }
 
     func detect(in image: CGImage, orientation: Orientation) throws -> [Face] {
-        let (input, mapping) = try pixels.input(of: image, orientation: orientation)
-        return try run(input).map { FaceGeometry.toSource($0, mapping) }
+        let (input, letterbox) = try pixels.input(of: image, orientation: orientation)
+        return try run(input).map { FaceGeometry.toUpright($0, letterbox) }
     }
 
-    func replay(_ golden: Golden, at url: URL) throws -> GoldenComparison {
-        let found = try run(try pixels.input(ofGolden: url))
-        return FaceGeometry.compareGolden(
-            expected: golden.faces, found: found, tolerances: model.tolerances,
+    func replay(_ golden: Golden, at url: URL) throws -> Verdict {
+        FaceGeometry.compare(
+            expected: golden.faces, found: try run(try pixels.input(ofGolden: url)), tolerances: model.tolerances,
             scoreThreshold: description.scoreThreshold
         )
     }
@@ -206,48 +224,24 @@ private final class Runner {
             let features = try MLDictionaryFeatureProvider(dictionary: ["image": MLFeatureValue(pixelBuffer: input)])
             lock.lock()
             defer { lock.unlock() }
-            return try read(try network.prediction(from: features))
+            let outputs = try network.prediction(from: features)
+            return try head.faces(
+                Dictionary(uniqueKeysWithValues: try head.names.map { ($0, try values(of: $0, in: outputs)) })
+            )
         }
     }
 
-    private func read(_ outputs: MLFeatureProvider) throws -> [Face] {
-        func values(_ name: String) throws -> [Float] {
-            guard let array = outputs.featureValue(for: name)?.multiArrayValue else {
-                throw FaceXError("\(model.file) has no output \(name)")
-            }
-            guard let kind = FaceTensor.Kind(rawValue: array.dataType.rawValue) else {
-                throw FaceXError("output \(name) of \(model.file) is of type \(array.dataType.rawValue)")
-            }
-            return withExtendedLifetime(array) {
-                FaceTensor.values(
-                    UnsafeRawPointer(array.dataPointer), kind: kind, shape: array.shape.map { $0.intValue },
-                    strides: array.strides.map { $0.intValue }
-                )
-            }
+    private func values(of name: String, in outputs: MLFeatureProvider) throws -> [Float] {
+        guard let array = outputs.featureValue(for: name)?.multiArrayValue else {
+            throw FaceXError("\(model.file): gave no output \(name)")
         }
-        func decoded() throws -> DecodedOutputs {
-            DecodedOutputs(boxes: try values("boxes"), scores: try values("scores"), landmarks: try values("landmarks"))
+        guard let kind = FaceTensor.Kind(rawValue: array.dataType.rawValue) else {
+            throw FaceXError("\(model.file): output \(name) is of type \(array.dataType.rawValue)")
         }
-        func suppressed(_ outputs: DecodedOutputs) throws -> [Face] {
-            try FaceGeometry.detections(
-                outputs, scoreThreshold: description.scoreThreshold, iouThreshold: description.nmsIoU,
-                saturatedScore: description.saturatedScore
-            )
-        }
-        switch model.head {
-        case .decoded:
-            return try suppressed(try decoded())
-        case .raw:
-            return try suppressed(
-                try FaceGeometry.decodeRaw(
-                    loc: try values("loc"), conf: try values("conf"), landm: try values("landm"), priors: priors,
-                    variances: description.contract.variances
-                )
-            )
-        case .detections:
-            guard let count = try values("count").first else { throw FaceXError("output count is empty") }
-            return try FaceGeometry.readDetections(
-                try decoded(), count: Int(count), scoreThreshold: description.scoreThreshold
+        return withExtendedLifetime(array) {
+            FaceTensor.values(
+                UnsafeRawPointer(array.dataPointer), kind: kind, shape: array.shape.map { $0.intValue },
+                strides: array.strides.map { $0.intValue }
             )
         }
     }
@@ -262,13 +256,13 @@ private final class PixelReader {
     private let paddingRGB: [Int]
     private let context = CIContext()
 
-    init(_ description: BundleDescription, _ model: ModelDescription) {
+    init(_ description: Description, _ model: Model) {
         height = model.height
         width = model.width
         paddingRGB = description.paddingRGB
     }
 
-    func input(of source: CVPixelBuffer, orientation: Orientation) throws -> (CVPixelBuffer, LetterboxMapping) {
+    func input(of source: CVPixelBuffer, orientation: Orientation) throws -> (CVPixelBuffer, Letterbox) {
         let (sourceHeight, sourceWidth) = (CVPixelBufferGetHeight(source), CVPixelBufferGetWidth(source))
         var bgra = source
         if CVPixelBufferGetPixelFormatType(source) != kCVPixelFormatType_32BGRA {
@@ -281,21 +275,17 @@ private final class PixelReader {
             )
         }
         return try locked(bgra, .readOnly) { bytes, bytesPerRow in
-            try letterboxed(
-                UnsafeRawBufferPointer(bytes), height: sourceHeight, width: sourceWidth, bytesPerRow: bytesPerRow,
-                orientation: orientation
-            )
+            let frame = Frame(width: sourceWidth, height: sourceHeight, orientation: orientation)
+            return try letterboxed(UnsafeRawBufferPointer(bytes), bytesPerRow: bytesPerRow, frame: frame)
         }
     }
 
-    func input(of image: CGImage, orientation: Orientation) throws -> (CVPixelBuffer, LetterboxMapping) {
+    func input(of image: CGImage, orientation: Orientation) throws -> (CVPixelBuffer, Letterbox) {
         guard let space = CGColorSpace(name: CGColorSpace.sRGB) else { throw FaceXError("there is no sRGB here") }
         let pixels = try bgra(image, in: space)
+        let frame = Frame(width: image.width, height: image.height, orientation: orientation)
         return try pixels.withUnsafeBytes { bytes in
-            try letterboxed(
-                bytes, height: image.height, width: image.width, bytesPerRow: image.width * FacePixels.bytesPerPixel,
-                orientation: orientation
-            )
+            try letterboxed(bytes, bytesPerRow: image.width * FacePixels.bytesPerPixel, frame: frame)
         }
     }
 
@@ -307,30 +297,26 @@ private final class PixelReader {
                 "\(url.lastPathComponent) is \(image.height)x\(image.width), the model takes \(height)x\(width)"
             )
         }
+        let frame = Frame(width: width, height: height)
         return try image.bgra.withUnsafeBytes { bytes in
-            try letterboxed(
-                bytes, height: height, width: width, bytesPerRow: width * FacePixels.bytesPerPixel, orientation: .up
-            ).0
+            try letterboxed(bytes, bytesPerRow: width * FacePixels.bytesPerPixel, frame: frame).0
         }
     }
 
     private func letterboxed(
-        _ bytes: UnsafeRawBufferPointer, height sourceHeight: Int, width sourceWidth: Int, bytesPerRow: Int,
-        orientation: Orientation
-    ) throws -> (CVPixelBuffer, LetterboxMapping) {
-        let upright = FaceGeometry.rotated(height: sourceHeight, width: sourceWidth, orientation: orientation)
-        let mapping = FaceGeometry.letterbox(
-            sourceHeight: upright.height, sourceWidth: upright.width, inputHeight: height, inputWidth: width
+        _ bytes: UnsafeRawBufferPointer, bytesPerRow: Int, frame: Frame
+    ) throws -> (CVPixelBuffer, Letterbox) {
+        let letterbox = FaceGeometry.letterbox(
+            uprightWidth: frame.uprightWidth, uprightHeight: frame.uprightHeight, inputWidth: width, inputHeight: height
         )
         let input = try buffer(height: height, width: width)
         try locked(input, []) { target, targetBytesPerRow in
-            FacePixels.letterbox(
-                bytes, height: sourceHeight, width: sourceWidth, bytesPerRow: bytesPerRow, orientation: orientation,
-                mapping: mapping, paddingRGB: paddingRGB, into: target, inputHeight: height, inputWidth: width,
-                destinationBytesPerRow: targetBytesPerRow
+            FacePixels.write(
+                bytes, bytesPerRow: bytesPerRow, frame: frame, letterbox: letterbox, paddingRGB: paddingRGB,
+                into: target, destinationBytesPerRow: targetBytesPerRow, inputWidth: width, inputHeight: height
             )
         }
-        return (input, mapping)
+        return (input, letterbox)
     }
 
     private func buffer(height: Int, width: Int) throws -> CVPixelBuffer {
@@ -397,7 +383,7 @@ func pixelsOfPNG(_ url: URL) throws -> (bgra: [UInt8], height: Int, width: Int) 
 private struct CompiledModel {
     let url: URL
 
-    init(_ model: ModelDescription) throws {
+    init(_ model: Model) throws {
         let package = try FaceBundle.url(model.file)
         let sha256 = try sha256OfFolder(package)
         guard sha256 == model.sha256 else {

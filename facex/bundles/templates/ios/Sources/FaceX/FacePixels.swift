@@ -1,7 +1,7 @@
-// Pixels of a stored photograph to the letterboxed input: turned upright, resized, padded.
+// Pixels of a picture as it lies in memory to the letterboxed input: turned upright, resized, padded.
 //
 // The resize is the bilinear one of Pillow, by which the reference saw its photographs: a triangle as wide as the step
-// where it shrinks, so that nothing is skipped, in two passes of 8-bit results, the upright photograph's rows first.
+// where it shrinks, so that nothing is skipped, in two passes of 8-bit results, the upright picture's rows first.
 // The input is the reference's byte for byte, whatever the orientation. It needs Foundation and no device.
 
 import Foundation
@@ -13,22 +13,24 @@ public enum FacePixels {
     /// Fractional bits of the weights of a resize.
     private static let weightBits = 22
 
-    /// Letterbox a stored photograph.
+    /// Write a picture as the input of a model.
     ///
     /// - Parameters:
-    ///   - source: BGRA, `height` rows of `bytesPerRow` bytes.
-    ///   - orientation: what must be done to see it upright.
-    ///   - mapping: of `FaceGeometry.letterbox` for the upright photograph.
+    ///   - source: BGRA, rows of `bytesPerRow` bytes.
+    ///   - frame: how it lies there.
+    ///   - letterbox: of `FaceGeometry.letterbox` for that frame.
     ///   - paddingRGB: colour of the rest.
     ///   - destination: BGRA, `inputHeight` rows of `destinationBytesPerRow` bytes; written whole, alpha 255.
-    public static func letterbox(
-        _ source: UnsafeRawBufferPointer, height: Int, width: Int, bytesPerRow: Int, orientation: Orientation,
-        mapping: LetterboxMapping, paddingRGB: [Int], into destination: UnsafeMutableRawBufferPointer,
-        inputHeight: Int, inputWidth: Int, destinationBytesPerRow: Int
+    public static func write(
+        _ source: UnsafeRawBufferPointer, bytesPerRow: Int, frame: Frame, letterbox: Letterbox, paddingRGB: [Int],
+        into destination: UnsafeMutableRawBufferPointer, destinationBytesPerRow: Int, inputWidth: Int, inputHeight: Int
     ) {
-        let content = FaceGeometry.rotated(
-            height: mapping.contentHeight, width: mapping.contentWidth, orientation: orientation
+        let (width, height, orientation) = (frame.width, frame.height, frame.orientation)
+        let turned = Frame(
+            width: letterbox.contentWidth, height: letterbox.contentHeight, orientation: orientation
         )
+        // the axes of the buffer once more: turning a size is its own inverse
+        let content = (height: turned.uprightHeight, width: turned.uprightWidth)
         let plan = Axes(orientation)
         var pixels = Picture(source, height: height, width: width, bytesPerRow: bytesPerRow)
         // the upright rows first: rounding between the passes is not symmetric
@@ -48,7 +50,7 @@ public enum FacePixels {
             for x in 0..<inputWidth {
                 let at = y * destinationBytesPerRow + x * bytesPerPixel
                 destination[at + 3] = 255
-                guard y < mapping.contentHeight, x < mapping.contentWidth else {
+                guard y < letterbox.contentHeight, x < letterbox.contentWidth else {
                     for channel in 0..<3 { destination[at + channel] = padding[channel] }
                     continue
                 }

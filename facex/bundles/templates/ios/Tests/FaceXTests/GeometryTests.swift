@@ -7,7 +7,7 @@ import XCTest
 
 final class GeometryTests: XCTestCase {
     private var vectors: Vectors!
-    private var description: BundleDescription!
+    private var description: Description!
 
     override func setUpWithError() throws {
         vectors = try Vectors.load()
@@ -17,52 +17,47 @@ final class GeometryTests: XCTestCase {
     func testLetterbox() {
         XCTAssertFalse(vectors.letterbox.isEmpty)
         for v in vectors.letterbox {
-            let mapping = FaceGeometry.letterbox(
-                sourceHeight: v.sourceHeight, sourceWidth: v.sourceWidth, inputHeight: v.inputHeight,
-                inputWidth: v.inputWidth
+            let letterbox = FaceGeometry.letterbox(
+                uprightWidth: v.uprightWidth, uprightHeight: v.uprightHeight, inputWidth: v.inputWidth,
+                inputHeight: v.inputHeight
             )
-            XCTAssertEqual(mapping.scale, v.scale)
-            XCTAssertEqual(mapping.contentHeight, v.contentHeight)
-            XCTAssertEqual(mapping.contentWidth, v.contentWidth)
+            XCTAssertEqual(letterbox.scale, v.scale)
+            XCTAssertEqual(letterbox.contentHeight, v.contentHeight)
+            XCTAssertEqual(letterbox.contentWidth, v.contentWidth)
         }
     }
 
     func testLetterboxOfTheGoldens() {
         let goldens = description.goldens
         for golden in goldens.photographs {
-            let mapping = FaceGeometry.letterbox(
-                sourceHeight: golden.sourceHeight, sourceWidth: golden.sourceWidth, inputHeight: goldens.height,
-                inputWidth: goldens.width
+            let letterbox = FaceGeometry.letterbox(
+                uprightWidth: golden.sourceWidth, uprightHeight: golden.sourceHeight, inputWidth: goldens.width,
+                inputHeight: goldens.height
             )
-            XCTAssertEqual(mapping.scale, golden.scale, accuracy: 1e-5 * golden.scale)
+            XCTAssertEqual(letterbox.scale, golden.scale, accuracy: 1e-5 * golden.scale)
         }
     }
 
-    func testToSource() {
-        let mapping = FaceGeometry.letterbox(sourceHeight: 480, sourceWidth: 640, inputHeight: 320, inputWidth: 320)
+    func testToUpright() {
+        let letterbox = FaceGeometry.letterbox(uprightWidth: 640, uprightHeight: 480, inputWidth: 320, inputHeight: 320)
         let face = Face(score: 0.9, box: [10, 20, 30, 40], landmarks: [12, 24])
         let expected = Face(score: 0.9, box: [20, 40, 60, 80], landmarks: [24, 48])
-        XCTAssertEqual(FaceGeometry.toSource(face, mapping), expected)
+        XCTAssertEqual(FaceGeometry.toUpright(face, letterbox), expected)
     }
 
-    func testOrientations() throws {
+    func testToBuffer() throws {
         XCTAssertEqual(Set(vectors.turns.map(\.orientation)), Set(Orientation.allCases.map(\.rawValue)))
         for v in vectors.turns {
             let orientation = try XCTUnwrap(Orientation(rawValue: v.orientation))
-            let upright = FaceGeometry.rotated(
-                height: v.storedHeight, width: v.storedWidth, orientation: orientation
-            )
-            XCTAssertEqual(upright.height, v.uprightHeight)
-            XCTAssertEqual(upright.width, v.uprightWidth)
+            let frame = Frame(width: v.width, height: v.height, orientation: orientation)
+            XCTAssertEqual(frame.uprightHeight, v.uprightHeight)
+            XCTAssertEqual(frame.uprightWidth, v.uprightWidth)
             let (x, y) = (v.upright[0], v.upright[1])
-            let face = Face(score: 1, box: [x - 1, y - 2, x + 1, y + 2], landmarks: v.upright)
-            let stored = FaceGeometry.toStored(
-                face, height: v.storedHeight, width: v.storedWidth, orientation: orientation
-            )
+            let buffer = frame.toBuffer(Face(score: 1, box: [x - 1, y - 2, x + 1, y + 2], landmarks: v.upright))
             let reach: (x: Float, y: Float) = orientation.swapsAxes ? (2, 1) : (1, 2)
-            let (a, b) = (v.stored[0], v.stored[1])
-            XCTAssertEqual(stored.landmarks, v.stored)
-            XCTAssertEqual(stored.box, [a - reach.x, b - reach.y, a + reach.x, b + reach.y])
+            let (a, b) = (v.buffer[0], v.buffer[1])
+            XCTAssertEqual(buffer.landmarks, v.buffer)
+            XCTAssertEqual(buffer.box, [a - reach.x, b - reach.y, a + reach.x, b + reach.y])
         }
     }
 
@@ -70,10 +65,10 @@ final class GeometryTests: XCTestCase {
         XCTAssertEqual(Set(vectors.pictures.map(\.orientation)), Set(Orientation.allCases.map(\.rawValue)))
         for v in vectors.pictures {
             let orientation = try XCTUnwrap(Orientation(rawValue: v.orientation))
-            let upright = FaceGeometry.rotated(height: v.height, width: v.width, orientation: orientation)
-            let mapping = FaceGeometry.letterbox(
-                sourceHeight: upright.height, sourceWidth: upright.width, inputHeight: v.inputHeight,
-                inputWidth: v.inputWidth
+            let frame = Frame(width: v.width, height: v.height, orientation: orientation)
+            let letterbox = FaceGeometry.letterbox(
+                uprightWidth: frame.uprightWidth, uprightHeight: frame.uprightHeight, inputWidth: v.inputWidth,
+                inputHeight: v.inputHeight
             )
             // rows with bytes behind them, as pixel buffers have
             let (sourceRow, inputRow) = (4 * v.width + 12, 4 * v.inputWidth + 20)
@@ -86,10 +81,10 @@ final class GeometryTests: XCTestCase {
             var input = [UInt8](repeating: 0, count: inputRow * v.inputHeight)
             source.withUnsafeBytes { bytes in
                 input.withUnsafeMutableBytes { target in
-                    FacePixels.letterbox(
-                        bytes, height: v.height, width: v.width, bytesPerRow: sourceRow, orientation: orientation,
-                        mapping: mapping, paddingRGB: v.paddingRgb, into: target, inputHeight: v.inputHeight,
-                        inputWidth: v.inputWidth, destinationBytesPerRow: inputRow
+                    FacePixels.write(
+                        bytes, bytesPerRow: sourceRow, frame: frame, letterbox: letterbox, paddingRGB: v.paddingRgb,
+                        into: target, destinationBytesPerRow: inputRow, inputWidth: v.inputWidth,
+                        inputHeight: v.inputHeight
                     )
                 }
             }
@@ -107,36 +102,54 @@ final class GeometryTests: XCTestCase {
 
     func testPriors() {
         let goldens = description.goldens
-        let priors = FaceGeometry.priors(description.contract, height: goldens.height, width: goldens.width)
+        let priors = FaceGeometry.priors(
+            description.contract, inputWidth: goldens.width, inputHeight: goldens.height
+        )
         XCTAssertEqual(priors.count, 4 * vectors.priors.count)
         for (index, values) in zip(vectors.priors.indices, vectors.priors.values) {
             XCTAssertEqual(Array(priors[4 * index..<4 * index + 4]), values)
         }
     }
 
-    func testDecodeRaw() throws {
-        let v = vectors.raw
-        let decoded = try FaceGeometry.decodeRaw(
-            loc: v.loc, conf: v.conf, landm: v.landm, priors: v.priors, variances: v.variances
-        )
-        assertEqual(decoded.boxes, v.boxes, accuracy: 1e-3)
-        assertEqual(decoded.scores, v.scores, accuracy: 0)
-        assertEqual(decoded.landmarks, v.landmarks, accuracy: 1e-3)
-        XCTAssertThrowsError(
-            try FaceGeometry.decodeRaw(
-                loc: Array(v.loc.dropLast()), conf: v.conf, landm: v.landm, priors: v.priors, variances: v.variances
-            )
-        )
+    func testHeads() throws {
+        XCTAssertEqual(Set(vectors.outputs.map(\.head)), ["decoded", "raw", "detections"])
+        for v in vectors.outputs {
+            let head = try Head(description, try model(v.head, height: v.height, width: v.width))
+            XCTAssertEqual(Set(head.names), Set(v.outputs.keys))
+            let faces = try head.faces(v.outputs)
+            XCTAssertEqual(faces.count, v.faces.count, v.head)
+            for (face, expected) in zip(faces, v.faces) {
+                XCTAssertEqual(face.score, expected.score)
+                assertEqual(face.box, expected.box, accuracy: 1e-3, v.head)
+                assertEqual(face.landmarks, expected.landmarks, accuracy: 1e-3, v.head)
+            }
+            for name in head.names {
+                var broken = v.outputs
+                broken[name] = nil
+                XCTAssertThrowsError(try head.faces(broken), "\(v.head) without \(name)")
+                broken[name] = name == "count" ? [Float](repeating: 1e6, count: 1) : v.outputs[name]?.dropLast()
+                XCTAssertThrowsError(try head.faces(broken), "\(v.head) with a shorter \(name)")
+            }
+        }
+        XCTAssertThrowsError(try Head(description, try model("mesh", height: 64, width: 64)))
     }
 
-    func testNonMaximumSuppression() {
+    /// The first model with another head, of another size.
+    private func model(_ head: String, height: Int, width: Int) throws -> Model {
+        let encoded = try JSONEncoder().encode(description.models[0])
+        var plain = try XCTUnwrap(JSONSerialization.jsonObject(with: encoded) as? [String: Any])
+        plain["head"] = head
+        plain["height"] = height
+        plain["width"] = width
+        return try JSONDecoder().decode(Model.self, from: JSONSerialization.data(withJSONObject: plain))
+    }
+
+    func testNms() {
         XCTAssertFalse(vectors.suppression.isEmpty)
         for v in vectors.suppression {
-            let kept = FaceGeometry.nonMaximumSuppression(
-                boxes: v.boxes, scores: v.scores, iouThreshold: description.nmsIoU,
-                saturatedScore: description.saturatedScore
-            )
-            XCTAssertEqual(kept, v.kept)
+            let faces = v.scores.indices.map { Face(score: v.scores[$0], box: v.boxes[$0], landmarks: [Float($0)]) }
+            let kept = FaceGeometry.nms(faces, threshold: description.nmsIou, saturated: description.saturatedScore)
+            XCTAssertEqual(kept, v.kept.map { faces[$0] })
         }
     }
 
@@ -148,64 +161,37 @@ final class GeometryTests: XCTestCase {
         }
     }
 
-    func testDetections() throws {
-        let v = vectors.detections
-        let outputs = DecodedOutputs(boxes: v.boxes, scores: v.scores, landmarks: v.landmarks)
-        let faces = try FaceGeometry.detections(
-            outputs, scoreThreshold: description.scoreThreshold, iouThreshold: description.nmsIoU,
-            saturatedScore: description.saturatedScore
-        )
-        XCTAssertEqual(faces, v.faces)
-    }
-
-    func testReadDetections() throws {
-        let v = vectors.detections
-        let padded = DecodedOutputs(
-            boxes: v.faces.flatMap(\.box) + [Float](repeating: 0, count: 8),
-            scores: v.faces.map(\.score) + [0, 0],
-            landmarks: v.faces.flatMap(\.landmarks) + [Float](repeating: 0, count: 2 * v.faces[0].landmarks.count)
-        )
-        func read(_ count: Int) throws -> [Face] {
-            try FaceGeometry.readDetections(padded, count: count, scoreThreshold: description.scoreThreshold)
-        }
-        XCTAssertEqual(try read(v.faces.count), v.faces)
-        XCTAssertEqual(try read(1), Array(v.faces.prefix(1)))
-        XCTAssertEqual(try read(0), [])
-        XCTAssertThrowsError(try read(padded.scores.count + 1))
-        XCTAssertThrowsError(try read(-1))
-    }
-
-    func testCompareGolden() {
+    func testCompare() {
         XCTAssertFalse(vectors.comparisons.isEmpty)
         for v in vectors.comparisons {
-            let comparison = FaceGeometry.compareGolden(
+            let verdict = FaceGeometry.compare(
                 expected: v.expected, found: v.found, tolerances: v.tolerances,
                 scoreThreshold: description.scoreThreshold
             )
-            XCTAssertEqual(comparison.pairs, v.pairs, v.name)
-            XCTAssertEqual(comparison.lost, v.lost, v.name)
-            XCTAssertEqual(comparison.extra, v.extra, v.name)
-            XCTAssertEqual(comparison.score, v.score, accuracy: 1e-5, v.name)
-            XCTAssertEqual(comparison.box, v.box, accuracy: 1e-5, v.name)
-            XCTAssertEqual(comparison.landmark, v.landmark, accuracy: 1e-5, v.name)
-            XCTAssertEqual(comparison.passed, v.passed, v.name)
+            XCTAssertEqual(verdict.pairs, v.pairs, v.name)
+            XCTAssertEqual(verdict.lost, v.lost, v.name)
+            XCTAssertEqual(verdict.extra, v.extra, v.name)
+            XCTAssertEqual(verdict.worstScore, v.score, accuracy: 1e-5, v.name)
+            XCTAssertEqual(verdict.worstBox, v.box, accuracy: 1e-5, v.name)
+            XCTAssertEqual(verdict.worstLandmark, v.landmark, accuracy: 1e-5, v.name)
+            XCTAssertEqual(verdict.passed, v.passed, v.name)
         }
     }
 
     func testWhatIsNotANumberFails() {
         let face = Face(score: 0.9, box: [0, 0, 10, 10], landmarks: [1, 2])
         let tolerances = Tolerances(score: 0.1, box: 0.1, landmark: 0.1)
-        func compare(_ found: Face) -> GoldenComparison {
-            FaceGeometry.compareGolden(expected: [face], found: [found], tolerances: tolerances, scoreThreshold: 0.5)
+        func compare(_ found: Face) -> Verdict {
+            FaceGeometry.compare(expected: [face], found: [found], tolerances: tolerances, scoreThreshold: 0.5)
         }
         XCTAssertTrue(compare(face).passed)
         var broken = face
         broken.landmarks[1] = .nan
-        XCTAssertEqual(compare(broken).landmark, .infinity)
+        XCTAssertEqual(compare(broken).worstLandmark, .infinity)
         XCTAssertFalse(compare(broken).passed)
         broken = face
         broken.score = .nan
-        XCTAssertEqual(compare(broken).score, .infinity)
+        XCTAssertEqual(compare(broken).worstScore, .infinity)
         XCTAssertFalse(compare(broken).passed)
     }
 

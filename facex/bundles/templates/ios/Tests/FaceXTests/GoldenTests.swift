@@ -22,7 +22,7 @@ final class GoldenTests: XCTestCase {
         }
     }
 
-    /// No colour management between the file and the model: otherwise every comparison below would be of another picture.
+    /// No colour management between the file and the model: otherwise what is compared would be another picture.
     func testPixelsOfGoldensArriveUnchanged() throws {
         let pixels = try Vectors.load().pixels
         let goldens = try FaceBundle.description().goldens
@@ -46,15 +46,15 @@ final class GoldenTests: XCTestCase {
             for unit in units {
                 let detector: FaceDetector
                 do {
-                    detector = try FaceDetector(model: model.file, candidates: [unit])
+                    detector = try FaceDetector(file: model.file, candidates: [unit])
                 } catch {
                     XCTFail("\(model.file) on \(unit.name): \(error)")
                     continue
                 }
                 for golden in description.goldens.photographs {
-                    let comparison = try detector.replay(golden, at: Vectors.url(golden.file))
+                    let verdict = try detector.replay(golden, at: Vectors.url(golden.file))
                     XCTAssertTrue(
-                        comparison.passed, "\(model.file) on \(unit.name), \(golden.file): \(comparison.summary)"
+                        verdict.passed, "\(model.file) on \(unit.name), \(golden.file): \(verdict.complaints)"
                     )
                 }
             }
@@ -66,16 +66,16 @@ final class GoldenTests: XCTestCase {
         let detector = try FaceDetector()
         let failures = try description.goldens.photographs.filter { golden in
             let faces = try detector.detect(in: try image(of: golden, swapped: true))
-            let comparison = FaceGeometry.compareGolden(
+            let verdict = FaceGeometry.compare(
                 expected: golden.faces, found: faces, tolerances: detector.model.tolerances,
                 scoreThreshold: description.scoreThreshold
             )
-            return !comparison.passed
+            return !verdict.passed
         }
         XCTAssertFalse(failures.isEmpty, "red and blue can be swapped without a golden seeing it")
     }
 
-    /// A golden that is stored turned must give the faces of the upright one, mapped.
+    /// A golden that lies turned in memory must give the faces of the upright one, mapped.
     func testOrientations() async throws {
         let description = try FaceBundle.description()
         let golden = try XCTUnwrap(description.goldens.photographs.first { !$0.faces.isEmpty })
@@ -84,11 +84,11 @@ final class GoldenTests: XCTestCase {
         for orientation in Orientation.allCases {
             let property = try XCTUnwrap(CGImagePropertyOrientation(rawValue: UInt32(orientation.rawValue)))
             let faces = try await detector.faces(in: turned(upright, orientation), orientation: property)
-            let comparison = FaceGeometry.compareGolden(
+            let verdict = FaceGeometry.compare(
                 expected: try detector.detect(in: upright), found: faces, tolerances: detector.model.tolerances,
                 scoreThreshold: description.scoreThreshold
             )
-            XCTAssertTrue(comparison.passed, "\(orientation): \(comparison.summary)")
+            XCTAssertTrue(verdict.passed, "\(orientation): \(verdict.complaints)")
         }
     }
 
@@ -103,23 +103,21 @@ final class GoldenTests: XCTestCase {
         return try cgImage(bytes, height: image.height, width: image.width)
     }
 
-    /// The picture as it would be stored for `orientation` to turn it upright.
+    /// The picture as it would lie in memory for `orientation` to turn it upright.
     private func turned(_ image: CGImage, _ orientation: Orientation) throws -> CGImage {
         let data = try XCTUnwrap(image.dataProvider?.data) as Data
-        let stored = FaceGeometry.rotated(height: image.height, width: image.width, orientation: orientation)
-        var bytes = [UInt8](repeating: 255, count: stored.height * stored.width * FacePixels.bytesPerPixel)
+        let (height, width) = orientation.swapsAxes ? (image.width, image.height) : (image.height, image.width)
+        let frame = Frame(width: width, height: height, orientation: orientation)
+        var bytes = [UInt8](repeating: 255, count: height * width * FacePixels.bytesPerPixel)
         for y in 0..<image.height {
             for x in 0..<image.width {
-                let middle = Face(score: 1, box: [0, 0, 0, 0], landmarks: [Float(x) + 0.5, Float(y) + 0.5])
-                let point = FaceGeometry.toStored(
-                    middle, height: stored.height, width: stored.width, orientation: orientation
-                ).landmarks
-                let to = (Int(point[1]) * stored.width + Int(point[0])) * FacePixels.bytesPerPixel
+                let point = frame.toBuffer(Float(x) + 0.5, Float(y) + 0.5)
+                let to = (Int(point.y) * width + Int(point.x)) * FacePixels.bytesPerPixel
                 let from = y * image.bytesPerRow + x * FacePixels.bytesPerPixel
                 for channel in 0..<FacePixels.bytesPerPixel { bytes[to + channel] = data[from + channel] }
             }
         }
-        return try cgImage(bytes, height: stored.height, width: stored.width)
+        return try cgImage(bytes, height: height, width: width)
     }
 
     private func cgImage(_ bgra: [UInt8], height: Int, width: Int) throws -> CGImage {

@@ -6,20 +6,20 @@ import XCTest
 @testable import FaceX
 
 struct Vectors: Decodable {
-    struct Letterbox: Decodable {
-        let sourceHeight, sourceWidth, inputHeight, inputWidth: Int
+    struct Boxed: Decodable {
+        let uprightHeight, uprightWidth, inputHeight, inputWidth: Int
         let scale: Double
         let contentHeight, contentWidth: Int
     }
 
-    /// A point of a photograph as it is stored, and of the same photograph upright.
+    /// A point of a picture as it lies in memory, and of the same picture upright.
     struct Turn: Decodable {
         let orientation: Int
-        let storedHeight, storedWidth, uprightHeight, uprightWidth: Int
-        let stored, upright: [Float]
+        let height, width, uprightHeight, uprightWidth: Int
+        let buffer, upright: [Float]
     }
 
-    /// A stored photograph, and the input that it becomes; RGB.
+    /// A picture as it lies in memory, and the input that it becomes; RGB.
     struct Picture: Decodable {
         let orientation: Int
         let height, width, inputHeight, inputWidth: Int
@@ -33,10 +33,12 @@ struct Vectors: Decodable {
         let values: [[Float]]
     }
 
-    struct Raw: Decodable {
-        let loc, conf, landm, priors: [Float]
-        let variances: [Double]
-        let boxes, scores, landmarks: [Float]
+    /// Outputs of a model, and the faces in them.
+    struct Outputs: Decodable {
+        let head: String
+        let height, width: Int
+        let outputs: [String: [Float]]
+        let faces: [Face]
     }
 
     struct Suppression: Decodable {
@@ -45,17 +47,11 @@ struct Vectors: Decodable {
         let kept: [Int]
     }
 
-    struct Detections: Decodable {
-        let boxes, scores, landmarks: [Float]
-        let faces: [Face]
-    }
-
     struct Comparison: Decodable {
         let name: String
         let expected, found: [Face]
         let tolerances: Tolerances
-        let pairs: [[Int]]
-        let lost, extra: Int
+        let pairs, lost, extra: Int
         let score, box, landmark: Double
         let passed: Bool
     }
@@ -70,13 +66,12 @@ struct Vectors: Decodable {
         let file, sha256: String
     }
 
-    let letterbox: [Letterbox]
+    let letterbox: [Boxed]
     let turns: [Turn]
     let pictures: [Picture]
     let priors: Priors
-    let raw: Raw
+    let outputs: [Outputs]
     let suppression: [Suppression]
-    let detections: Detections
     let comparisons: [Comparison]
     let halves: [Half]
     let pixels: [Pixels]
