@@ -29,8 +29,12 @@ _SMALL = Size(height=64, width=96)
 """Of the input that outputs are of, so that they are few."""
 
 
-# Height and width of sources; with the inputs below, some contents have half a pixel, some need no resize.
-_SOURCES = ((480, 640), (640, 480), (1080, 1920), (4032, 3024), (641, 643), (5, 7), (3000, 2), (2, 3000), (1281, 3), (640, 640))
+_SOURCES = (
+    (480, 640), (640, 480), (1080, 1920), (4032, 3024), (641, 643), (5, 7), (3000, 2), (2, 3000), (640, 640),
+    (641, 1280), (643, 1280), (1280, 642), (1280, 646),
+)  # fmt: skip
+"""Height and width of pictures; the last ones give contents of half a pixel, to be rounded down and up."""
+
 _INPUTS = ((640, 640), (320, 320), (480, 640), (96, 160))
 _PICTURES = ((23, 17, 16, 12), (9, 14, 24, 20), (16, 12, 16, 16), (40, 31, 8, 12))
 """Height and width of a stored picture, and of the input that it becomes."""
@@ -101,7 +105,8 @@ def _picture(
     return {
         "orientation": orientation, "height": height, "width": width, "input_height": input_height,
         "input_width": input_width, "padding_rgb": padding.tolist(),
-        "source": base64.b64encode(stored.tobytes()).decode(), "input": base64.b64encode(found.pixels.tobytes()).decode(),
+        "source": base64.b64encode(stored.tobytes()).decode(),
+        "input": base64.b64encode(found.pixels.tobytes()).decode(),
     }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ public struct CGBitmapInfo: OptionSet {
 }
 
 public final class CGImage {
+    init() {}
     public var width: Int { fatalError() }
     public var height: Int { fatalError() }
     public var colorSpace: CGColorSpace? { fatalError() }
@@ -41,4 +42,23 @@ public final class CGContext {
     ) { nil }
     public var interpolationQuality: CGInterpolationQuality = .default
     public func draw(_ image: CGImage, in rect: CGRect) {}
+}
+
+public typealias CFData = Data
+
+public final class CGDataProvider {
+    public init?(data: CFData) { nil }
+    public var data: CFData? { nil }
+}
+
+public enum CGColorRenderingIntent: Int32 { case defaultIntent }
+
+extension CGImage {
+    public convenience init?(
+        width: Int, height: Int, bitsPerComponent: Int, bitsPerPixel: Int, bytesPerRow: Int, space: CGColorSpace,
+        bitmapInfo: CGBitmapInfo, provider: CGDataProvider, decode: UnsafePointer<CGFloat>?, shouldInterpolate: Bool,
+        intent: CGColorRenderingIntent
+    ) { nil }
+    public var bytesPerRow: Int { fatalError() }
+    public var dataProvider: CGDataProvider? { fatalError() }
 }
