@@ -98,13 +98,12 @@ def _picture(
     random: np.random.Generator, orientation: int, height: int, width: int, input_height: int, input_width: int
 ) -> dict[str, Any]:
     stored = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    padding = random.integers(0, 256, 3)
-    found = letterbox(
-        _upright(stored, orientation), Size(height=input_height, width=input_width), tuple(map(float, padding))
-    )
+    red, green, blue = random.integers(0, 256, 3).tolist()
+    size = Size(height=input_height, width=input_width)
+    found = letterbox(_upright(stored, orientation), size, (red, green, blue))
     return {
         "orientation": orientation, "height": height, "width": width, "input_height": input_height,
-        "input_width": input_width, "padding_rgb": padding.tolist(),
+        "input_width": input_width, "padding_rgb": [red, green, blue],
         "source": base64.b64encode(stored.tobytes()).decode(),
         "input": base64.b64encode(found.pixels.tobytes()).decode(),
     }  # fmt: skip
