@@ -30,7 +30,7 @@ _SMALL = Size(height=64, width=96)
 
 
 _SOURCES = (
-    (480, 640), (640, 480), (1080, 1920), (4032, 3024), (641, 643), (5, 7), (3000, 2), (2, 3000), (640, 640),
+    (480, 640), (640, 480), (540, 960), (1008, 756), (641, 643), (5, 7), (3000, 2), (2, 3000), (640, 640),
     (641, 1280), (643, 1280), (1280, 642), (1280, 646),
 )  # fmt: skip
 """Height and width of pictures; the last ones give contents of half a pixel, to be rounded down and up."""
