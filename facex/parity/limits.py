@@ -66,6 +66,7 @@ _METRICS: Mapping[str, Metric] = {
     "landmark_nme_mean": _metric("ratio", Direction.MAX),
     "landmark_nme_p95": _metric("ratio", Direction.MAX),
     "landmark_error_max_px": _metric("px", Direction.MAX, high=1e4),
+    "malformed_rows": _metric("1", Direction.MAX, high=1e6),
     "snr_db.*": _metric("dB", Direction.MIN, low=-200.0, high=200.0),
     "max_abs.*": _metric("1", Direction.MAX, high=1e6),
     "ap_drop_*": _metric("ratio", Direction.MAX, low=-1.0),
@@ -78,6 +79,9 @@ _METRICS: Mapping[str, Metric] = {
     "requantizations": _metric("1", Direction.MAX, high=1e6),
     "constant_weights": _metric("1", Direction.MAX, high=1e6),
 }
+
+_ALWAYS = {"malformed_rows": 0.0}
+"""Default limits whatever the precision."""
 
 _COMPARED = ("matched_f1", "box_iou_p5", "landmark_nme_mean", "snr_db.*", "max_abs.*")
 
@@ -221,5 +225,5 @@ def limit_for(name: str, precision: Precision, overrides: Sequence[Limit]) -> fl
     if name.startswith(ARM64):
         defaults = ARM64_LIMITS
     else:
-        defaults = executor_limits(precision) if name.startswith(VS_EXECUTOR) else DEFAULT_LIMITS[precision]
+        defaults = executor_limits(precision) if name.startswith(VS_EXECUTOR) else DEFAULT_LIMITS[precision] | _ALWAYS
     return defaults.get(group_of(name))
