@@ -1,8 +1,8 @@
 """The end of an ML program that chooses faces itself, with Core ML's non-maximum suppression.
 
-Before: boxes, scores, landmarks [1, N, ...]. After: non_maximum_suppression over min(score, `SATURATED`), the rows at its
-indices gathered, zero from `count` on. The operator gives the best box where no box scores enough (iOS15), or knows no
-score threshold at all (iOS17): which of the boxes it gives are faces is told by their scores, and its count is not used.
+Before: boxes, scores, landmarks [1, N, ...]. After: non_maximum_suppression over min(score, `SATURATED`), the rows at
+its indices gathered, zero from `count` on. The operator gives the best box where no box scores enough (iOS15), or knows
+no score threshold at all (iOS17): which of the boxes it gives are faces is told by their scores, its count is not used.
 Boxes go to it as centre and size, and come back by their index, not from it. The order of equal scores is Core ML's.
 """
 
@@ -38,9 +38,9 @@ def register(selection: Selection, names: tuple[str, ...], newer: bool) -> str:
 def _register(name: str, selection: Selection, names: tuple[str, ...], newer: bool) -> None:
     from coremltools import TensorType
     from coremltools.converters.mil import Builder
-    from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+    from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 
     class ChooseFaces(AbstractGraphPass):  # type: ignore[misc]
         """See the module."""

@@ -1,9 +1,9 @@
 """The end of an ONNX model that chooses faces itself, in standard operators.
 
-Before: boxes, scores, landmarks [1, N, ...]. After: NonMaxSuppression over min(score, `SATURATED`), its indices padded to
-K, the rows at them gathered, zero from `count` on. Two things differ between the operator and `facex.reference.geometry`:
-it keeps scores above its threshold, not from it on, so that it gets the next smaller number; and the order of equal scores
-is not in its specification: onnxruntime keeps the earlier prior first, as facex does.
+Before: boxes, scores, landmarks [1, N, ...]. After: NonMaxSuppression over min(score, `SATURATED`), its indices padded
+to K, the rows at them gathered, zero from `count` on. The operator keeps scores above its threshold, not from it on, so
+that it gets the next smaller number. The order of equal scores is not in its specification: onnxruntime keeps the
+earlier prior first, as `facex.reference.geometry` does.
 """
 
 from __future__ import annotations
@@ -83,17 +83,18 @@ class _Tail:
     def selected(self, boxes: str, scores: str, selection: Selection) -> tuple[str, str]:
         """Priors of the faces, int64 [K], best first, then the prior 0; and how many are faces, int64 [1]."""
         rows = selection.max_faces
-        limit = self.constant("saturated", np.float32(SATURATED).reshape(()))
+        limit = self.constant("saturated", np.asarray(SATURATED, np.float32))
         capped = self.node("Min", scores, limit, name="capped")
         by_class = self.node("Unsqueeze", capped, self.integers("axis", 1), name="by_class")
+        below = np.nextafter(np.float32(selection.score_threshold), np.float32(-1))
         kept = self.node(
             "NonMaxSuppression", boxes, by_class,
             self.integers("most", rows),
             self.constant("iou", np.asarray([selection.nms_iou], np.float32)),
-            self.constant("threshold", np.nextafter(np.asarray([selection.score_threshold], np.float32), np.float32(-1))),
+            self.constant("threshold", np.asarray([below], np.float32)),
             name="nms",
         )  # fmt: skip
-        priors = self.node("Gather", kept, self.constant("column", np.int64(2).reshape(())), name="priors", axis=1)
+        priors = self.node("Gather", kept, self.constant("column", np.asarray(2, np.int64)), name="priors", axis=1)
         shape = self.node("Shape", priors, name="count_of")
         padded = self.node("Concat", priors, self.constant("padding", np.zeros(rows, np.int64)), name="padded", axis=0)
         cut = self.node("Slice", padded, self.integers("first", 0), self.integers("last", rows), name="cut")
@@ -106,7 +107,7 @@ class _Tail:
             "Reshape", found, self.integers(f"mask_shape/{name}", 1, shape[0], *(1 for _ in shape[1:])),
             name=f"mask/{name}",
         )  # fmt: skip
-        zero = self.constant(f"zero/{name}", np.float32(0).reshape(()))
+        zero = self.constant(f"zero/{name}", np.asarray(0, np.float32))
         self.node("Where", mask, taken, zero, name=name, output=name)
 
 

@@ -1,9 +1,9 @@
 """The end of a TFLite model that chooses faces itself, in operators that the runtime has built in.
 
-Before: boxes, scores, landmarks [1, N, ...]. After: priors sorted by min(score, `SATURATED`) with TOPK_V2, which keeps the
-earlier of equal ones first; NON_MAX_SUPPRESSION_V4 over ranks in place of scores, for its own order of equal scores is that
-of a heap; the rows of the faces gathered, zero from `count` on. The operator drops boxes from its IoU threshold on, not
-above it, so that it gets the next larger number. Boxes without an area, which no network gives, are no faces here.
+Before: boxes, scores, landmarks [1, N, ...]. After: priors sorted by min(score, `SATURATED`) with TOPK_V2, which keeps
+the earlier of equal ones first; NON_MAX_SUPPRESSION_V4 over ranks in place of scores, for its own order of equal scores
+is that of a heap; the rows of the faces gathered, zero from `count` on. The operator drops boxes from its IoU threshold
+on, not above it, so that it gets the next larger number. Boxes without an area, which no network gives, are no faces.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ SIGNIFICAND = 24
 
 def chosen(by_prior: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
     """Outputs of a decoded head as those of one that chooses faces, see `reference.detector.selected`."""
-    boxes, scores = by_prior["boxes"][0], by_prior["scores"][0]
+    boxes = by_prior["boxes"][0]
+    # 0 or 1: which of them, only the running file knows
+    small = tf.cast(boxes[0, 0] > boxes[0, 2], tf.int32)
+    # by 1, of which the converter knows no range: it would give what follows a sigmoid the sigmoid's 8-bit grid
+    all_scores = by_prior["scores"] * tf.cast(tf.maximum(small, 1), tf.float32)
+    scores = all_scores[0]
     count, rows = int(scores.shape[0]), selection.max_faces
-    # 0, or 1 of a score of 1: known when the file runs alone
-    small = tf.cast(scores[0], tf.int32)
     capped = tf.minimum(scores, _number(np.float32(SATURATED), small))
     sorted_scores, order = tf.math.top_k(capped, k=count, sorted=True)
     enough = sorted_scores >= _number(np.float32(selection.score_threshold), small)
@@ -43,7 +46,7 @@ def chosen(by_prior: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
     )  # fmt: skip
     priors = tf.gather(order, kept)
     filled = tf.range(rows) < found
-    outputs = {name: _rows(values, priors, filled) for name, values in by_prior.items()}
+    outputs = {name: _rows(values, priors, filled) for name, values in {**by_prior, "scores": all_scores}.items()}
     return {**outputs, COUNT: tf.reshape(found, [1])}
 
 

@@ -6,8 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from facex.parity.limits import LINTS, METRICS, Direction, checked, group_of, limit_for, metric
-from facex.parity.metrics import MALFORMED
+from facex.parity.limits import LINTS, MALFORMED, METRICS, Direction, checked, group_of, limit_for, metric
 from facex.types import ARM64, VS_EXECUTOR, Finding, Limit, Precision, Verdict
 
 HEADLINE = "matched_f1"

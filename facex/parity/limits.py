@@ -25,6 +25,9 @@ ALL = "all"
 
 SUBSETS = (*FLAGS, ALL)
 
+MALFORMED = "malformed_rows"
+"""Metric of files that choose faces: how many rows break what their outputs promise; see `facex.parity.rows`."""
+
 Unit = Literal["ratio", "px", "dB", "1"]
 
 
@@ -66,7 +69,7 @@ _METRICS: Mapping[str, Metric] = {
     "landmark_nme_mean": _metric("ratio", Direction.MAX),
     "landmark_nme_p95": _metric("ratio", Direction.MAX),
     "landmark_error_max_px": _metric("px", Direction.MAX, high=1e4),
-    "malformed_rows": _metric("1", Direction.MAX, high=1e6),
+    MALFORMED: _metric("1", Direction.MAX, high=1e6),
     "snr_db.*": _metric("dB", Direction.MIN, low=-200.0, high=200.0),
     "max_abs.*": _metric("1", Direction.MAX, high=1e6),
     "ap_drop_*": _metric("ratio", Direction.MAX, low=-1.0),
@@ -80,7 +83,7 @@ _METRICS: Mapping[str, Metric] = {
     "constant_weights": _metric("1", Direction.MAX, high=1e6),
 }
 
-_ALWAYS = {"malformed_rows": 0.0}
+_ALWAYS = {MALFORMED: 0.0}
 """Default limits whatever the precision."""
 
 _COMPARED = ("matched_f1", "box_iou_p5", "landmark_nme_mean", "snr_db.*", "max_abs.*")
@@ -225,5 +228,6 @@ def limit_for(name: str, precision: Precision, overrides: Sequence[Limit]) -> fl
     if name.startswith(ARM64):
         defaults = ARM64_LIMITS
     else:
-        defaults = executor_limits(precision) if name.startswith(VS_EXECUTOR) else DEFAULT_LIMITS[precision] | _ALWAYS
+        own = {**DEFAULT_LIMITS[precision], **_ALWAYS}
+        defaults = executor_limits(precision) if name.startswith(VS_EXECUTOR) else own
     return defaults.get(group_of(name))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import ArtifactError
+from facex.parity.limits import MALFORMED
 from facex.parity.match import Matches, match
 from facex.parity.rows import malformed
 from facex.types import Detections, Selection
@@ -23,9 +24,6 @@ FACE_SCORE = 0.5
 
 SURE_SCORE = 0.7
 """A reference face that scores at least this must not be lost."""
-
-MALFORMED = "malformed_rows"
-"""Metric of files that choose faces: how many rows break what their outputs promise; see `facex.parity.rows`."""
 
 SNR_LIMIT_DB = 200.0
 """Identical tensors have no noise; their signal-to-noise ratio is reported as this."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import stage
-from facex.parity.metrics import MALFORMED, Accumulator
+from facex.parity.limits import MALFORMED
+from facex.parity.metrics import Accumulator
 from facex.types import Detections, Selection, Session, Size
 
 if TYPE_CHECKING:

@@ -21,14 +21,14 @@ def malformed(outputs: Mapping[str, FloatArray], selection: Selection) -> int:
     """How many rows of one photograph are not what they should be.
 
     Up to `count`, a row holds finite numbers, a score from the threshold on and none above the row before it (but for
-    those too high to tell apart), and a box that overlaps no row before it by more than `nms_iou`. From `count` on it is
-    zero. A `count` that is no number of rows makes all of them malformed.
+    those too high to tell apart), and a box that overlaps no row before it by more than `nms_iou`. From `count` on it
+    is zero. A `count` that is no number of rows makes all of them malformed.
 
     Args:
         outputs: of a `detections` head.
         selection: how the file says that it chooses faces.
     """
-    rows = outputs["scores"].shape[1]
+    rows = int(outputs["scores"].shape[1])
     counted = np.asarray(outputs["count"]).reshape(-1)
     if len(counted) != 1 or not 0 <= counted[0] <= rows or counted[0] != np.floor(counted[0]):
         return rows

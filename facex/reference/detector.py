@@ -240,7 +240,8 @@ def selected(by_prior: Mapping[str, FloatArray], selection: Selection) -> dict[s
     """Outputs of a decoded head, [1, N, ...] each, as those of a `detections` head.
 
     Returns:
-        The same names, float32 [1, max_faces, ...], best score first, zero from `count` on; and `count`, int32 [1].
+        The same names, float32 [1, max_faces, ...], best score first, zero from `count` on; and `count`, int32 [1],
+        after the landmarks.
     """
     boxes, scores = by_prior["boxes"][0], by_prior["scores"][0]
     kept = geometry.chosen(boxes, scores, selection.score_threshold, selection.nms_iou)[: selection.max_faces]
@@ -248,7 +249,9 @@ def selected(by_prior: Mapping[str, FloatArray], selection: Selection) -> dict[s
     for name, values in by_prior.items():
         found[name] = np.zeros((1, selection.max_faces, *values.shape[2:]), np.float32)
         found[name][0, : len(kept)] = values[0, kept]
-    return {**found, "count": np.asarray([len(kept)], np.int32)}
+        if name == "landmarks":
+            found["count"] = np.asarray([len(kept)], np.int32)
+    return found
 
 
 def detections(
@@ -271,7 +274,7 @@ def decoded(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The outputs of a session as boxes [N, 4], scores [N] and landmarks [N, 2K] in input pixels, by prior.
 
-    A `raw` head is decoded here, as an app would do it. What a `detections` head gives is of no prior; see `detections`.
+    A `raw` head is decoded here, as an app would do it. A `detections` head tells nothing of priors; see `detections`.
     """
     if head is Head.DETECTIONS:
         raise ValueError("a detections head tells nothing of priors")

@@ -245,7 +245,7 @@ def test_the_cases_try_what_they_say() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_box_without_a_sensible_area_does_not_hide_the_others(target: str, tail: Callable[..., Run]) -> None:
-    """TFLite's operator would fill all rows with the first one; its files leave such boxes out, the others keep them."""
+    """TFLite's operator would fill all rows with the first one; its files leave such boxes out, others keep them."""
     values = crowd(0)
     values["scores"][0, :4] = 1.0
     values["boxes"][0, 0, 2:] = values["boxes"][0, 0, :2]
