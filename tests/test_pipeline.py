@@ -185,7 +185,9 @@ def test_the_raw_head_is_compared_too(export: Run, tmp_path: Path) -> None:
     assert record.verdict(NAME) is Verdict.PASS
 
 
-def test_files_that_choose_faces(export: Run, run_facex: Run, tmp_path: Path, photo_dir: Path) -> None:
+def test_files_that_choose_faces(
+    export: Run, run_facex: Run, tmp_path: Path, seeded_checkpoint: Path, photo_dir: Path
+) -> None:
     """What they choose faces by is in the manifest, in the file for `check` and `inspect`, and in what is compared."""
     options = ("--head", "detections", "--score-threshold", "0.6", "--max-faces", "7")
     assert export(*options, "--precision", "fp32", "--precision", "fp16").code == 0
@@ -195,7 +197,8 @@ def test_files_that_choose_faces(export: Run, run_facex: Run, tmp_path: Path, ph
     names = {f.name for f in record.findings if f.verdict is Verdict.PASS}
     assert {"matched_f1", "box_iou_p5", "landmark_nme_mean", "malformed_rows"} <= names
     assert not [f.name for f in record.findings if f.name.startswith("snr_db")]
-    checked = run_facex("check", "out/manifest.json", "--reference", "seeded.pth", "--images", photo_dir, "--json")
+    line = ("check", "out/manifest.json", "--reference", seeded_checkpoint, "--images", photo_dir, "--json")
+    checked = run_facex(*line)
     assert checked.code == 0
     assert json.loads(checked.out)["artifacts"][0]["selection"] == {
         "score_threshold": 0.6, "nms_iou": 0.4, "max_faces": 7
