@@ -46,9 +46,10 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
-            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`,
-            `license`, `model_version`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as
-            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
+            `fp32_ops`, `images`, `ground_truth`, `head`, and with the head `detections` `score_threshold`,
+            `nms_iou` and `max_faces`; `threads`, `opset`, `deployment_target`, `author`, `license`, `model_version`,
+            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as texts like
+            `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
             `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
@@ -228,11 +229,15 @@ class _Options:
     PLAIN = {  # noqa: RUF012 - a constant
         "export": (
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
+            *("score_threshold", "nms_iou", "max_faces"),
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime", "arch"),
         "identify": ("images", "photographs", "threads"),
         "bench": ("precision", "device"),
     }
+
+    AS_GIVEN = ("threads", "int8_steps", "seed", "device", "photographs", "score_threshold", "nms_iou", "max_faces")
+    """Of those above, what is neither a path nor one of several words."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._left = dict(options)
@@ -340,7 +345,7 @@ class _Options:
                 value = tuple(self.choice(name, Runtime, each) for each in several)
             elif name in kinds:
                 value = self.choice(name, kinds[name], value)
-            elif name not in ("threads", "int8_steps", "seed", "device", "photographs"):
+            elif name not in self.AS_GIVEN:
                 value = Path(value)
             taken[name.removeprefix("int8_")] = value
         if self._left:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ def fp32_ops(
     from facex.exporters._mil import halves
 
     module = exporters.load(target)
-    twin = dataclasses.replace(job, path=job.path.with_name(f"single_{job.path.name}"), fp32_ops=exporters.EVERY)
+    twin = job.traced(path=job.path.with_name(f"single_{job.path.name}"), fp32_ops=exporters.EVERY)
     chosen = spaced(calib, PHOTOGRAPHS)
     with clock("audit", f"looking for what half precision endangers in {job.path.name}", len(chosen)):
         module.export(twin)

@@ -35,12 +35,17 @@ from facex.types import (
     Limit,
     Precision,
     Runtime,
+    Selection,
     Size,
     TargetInfo,
     Verdict,
 )
 
-HEAD_OUTPUTS = {Head.DECODED: {"boxes", "scores", "landmarks"}, Head.RAW: {"loc", "conf", "landm"}}
+HEAD_OUTPUTS = {
+    Head.DECODED: {"boxes", "scores", "landmarks"},
+    Head.RAW: {"loc", "conf", "landm"},
+    Head.DETECTIONS: {"boxes", "scores", "landmarks", "count"},
+}
 MESH = "mesh"
 """Output of a dense regression, beside those of any head."""
 
@@ -104,12 +109,14 @@ def _open(path: Path, precision: Precision | None, recorded: Artifact | None) ->
         raise ArtifactError(f"{path}: is of no known target", hint=f"known: {suffixes}, or a manifest.json")
     info = exporters.info(target)
     facts = _described(path, target)
+    head = _head(path, facts)
     subject = Subject(
         name=path.name,
         path=path,
         target=target,
         precision=precision or _precision(path, info),
-        head=_head(path, facts),
+        head=head,
+        selection=_selection(path, head, facts),
         size=_size(path, facts, info),
         facts=facts,
     )
@@ -146,8 +153,31 @@ def _head(path: Path, facts: FileFacts) -> Head:
             return head
     raise ArtifactError(
         f"{path}: its outputs are {', '.join(sorted(names))}",
-        hint="expected boxes, scores, landmarks or loc, conf, landm, and possibly mesh",
+        hint="expected boxes, scores, landmarks and possibly count, or loc, conf, landm; and possibly mesh",
     )
+
+
+def _selection(path: Path, head: Head, facts: FileFacts) -> Selection | None:
+    """How a file with a `detections` head chooses faces, as it says itself.
+
+    Raises:
+        ArtifactError: it says nothing, or what its outputs contradict.
+    """
+    if head is not Head.DETECTIONS:
+        return None
+    try:
+        found = exporters.selection_told(facts.metadata)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error.what}") from error
+    if found is None:
+        raise ArtifactError(
+            f"{path}: chooses faces itself, and its metadata does not say by which threshold",
+            hint=f"facex writes it as {exporters.SELECTION}",
+        )
+    rows = next(tensor.shape[-1] for tensor in facts.outputs if tensor.name == "scores")
+    if rows != found.max_faces:
+        raise ArtifactError(f"{path}: says that it gives {found.max_faces} faces, and has {rows} rows")
+    return found
 
 
 def _size(path: Path, facts: FileFacts, info: TargetInfo) -> Size:

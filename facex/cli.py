@@ -23,6 +23,7 @@ from facex.recipe import (
     DEFAULT_DEPLOYMENT_TARGET,
     DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
+    DEFAULT_SELECTION,
     DEFAULT_STEPS,
     DEPLOYMENT_TARGETS,
     MAX_THREADS,
@@ -358,7 +359,22 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
     type=click.Choice(list(map(str, Head))),
     default="decoded",
     show_default=True,
-    help="Boxes in input pixels, or the network's own tensors.",
+    help="Boxes in input pixels by prior, the network's own tensors, or the faces found (threshold and NMS inside).",
+)
+@click.option(
+    "--score-threshold",
+    type=float,
+    help=f"With --head detections, lowest score of a face.  [default: {DEFAULT_SELECTION.score_threshold:g}]",
+)
+@click.option(
+    "--nms-iou",
+    type=float,
+    help=f"With --head detections, largest overlap of two faces.  [default: {DEFAULT_SELECTION.nms_iou:g}]",
+)
+@click.option(
+    "--max-faces",
+    type=int,
+    help=f"With --head detections, how many faces a file gives at most.  [default: {DEFAULT_SELECTION.max_faces}]",
 )
 @click.option(
     "--calib",

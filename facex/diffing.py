@@ -142,7 +142,7 @@ def _pairs(old: Sequence[Artifact], new: Sequence[Artifact]) -> list[tuple[Artif
 
 _KEPT = (
     *("target", "precision", "head", "size", "inputs", "outputs", "integer_mac_fraction", "minimum_runtime"),
-    *("runtime", "promoted", "credits"),
+    *("runtime", "promoted", "credits", "selection"),
 )
 """Keys of an artifact that are told where they changed; its size is a figure."""
 

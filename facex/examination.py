@@ -13,7 +13,7 @@ from facex.manifest import Evaluation
 from facex.progress import Clock
 from facex.recipe import Budget
 from facex.runs import Run, Subject, executor_of, open_sessions, runs_of, untimed
-from facex.types import Artifact, Finding, Head, Latency, Limit, Precision, Runtime, Session, Size
+from facex.types import Artifact, Finding, Head, Latency, Limit, Precision, Runtime, Selection, Session, Size
 
 if TYPE_CHECKING:
     from facex.parity.compare import Comparison
@@ -44,6 +44,14 @@ class Evidence:
     photographs: Sequence[Photograph]
     ground_truth: GroundTruth | None
     limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returned:
+    """What files return: those of one kind are compared together. `selection` is that of a `detections` head."""
+
+    head: Head
+    selection: Selection | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +130,14 @@ def examine(
     no_latency: dict[str, str] = {}
     faces: int | None = None
     runs = runs_of(subjects, runtimes)
-    for size, head in dict.fromkeys((s.size, s.head) for s in subjects):
-        group = [r for r in runs if (r.subject.size, r.subject.head) == (size, head)]
+    for size, returned in dict.fromkeys((s.size, Returned(head=s.head, selection=s.selection)) for s in subjects):
+        own = [s for s in subjects if (s.size, s.head, s.selection) == (size, returned.head, returned.selection)]
+        group = [r for r in runs if any(r.subject is s for s in own)]
         sessions, absent = open_sessions(group, threads)
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
-        found, seen = _parity(group, sessions, absent, evidence, size, head, threads, clock)
-        findings += [*found, *_lint([s for s in subjects if (s.size, s.head) == (size, head)], evidence)]
+        found, seen = _parity(group, sessions, absent, evidence, size, returned, threads, clock)
+        findings += [*found, *_lint(own, evidence)]
         faces = seen if faces is None else faces + (seen or 0)
         timed = measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
         latency += _of_runs(group, launching.added(group, timed, threads, clock) if start else timed)
@@ -157,7 +166,7 @@ def _parity(
     absent: Mapping[str, str],
     evidence: Evidence,
     size: Size,
-    head: Head,
+    returned: Returned,
     threads: int,
     clock: Clock,
 ) -> tuple[list[Finding], int | None]:
@@ -165,7 +174,7 @@ def _parity(
 
     bases = {run.name: base.name for run in group if (base := executor_of(run, group))}
     against = {name: base for name, base in bases.items() if name in sessions and base in sessions}
-    metrics, between, faces = _measured(sessions, against, evidence, size, head, threads, clock)
+    metrics, between, faces = _measured(sessions, against, evidence, size, returned, threads, clock)
     findings: list[Finding] = []
     for run in group:
         about = (run.subject.name, run.subject.precision)
@@ -187,7 +196,7 @@ def _measured(
     against: Mapping[str, str],
     evidence: Evidence,
     size: Size,
-    head: Head,
+    returned: Returned,
     threads: int,
     clock: Clock,
 ) -> tuple[Metrics, Metrics, int | None]:
@@ -195,14 +204,15 @@ def _measured(
     from facex.parity import noise
     from facex.reference.detector import ReferenceSession
 
-    reference = ReferenceSession(evidence.detector, size, head, threads=threads)
+    head, selection = returned.head, returned.selection
+    reference = ReferenceSession(evidence.detector, size, head, threads=threads, selection=selection)
     if evidence.photographs:
-        found = _compare(reference, sessions, against, evidence, size, head, clock)
+        found = _compare(reference, sessions, against, evidence, size, returned, clock)
         return found.metrics, found.against, int(found.reference_metrics["reference_faces"] or 0)
     between: dict[str, Mapping[str, float | None]] = {}
     for name, base in against.items():
-        between |= noise.compare(sessions[base], {name: sessions[name]}, size)
-    return noise.compare(reference, sessions, size), between, None
+        between |= noise.compare(sessions[base], {name: sessions[name]}, size, selection)
+    return noise.compare(reference, sessions, size, selection), between, None
 
 
 def _beside_executor(
@@ -231,7 +241,7 @@ def _compare(
     against: Mapping[str, str],
     evidence: Evidence,
     size: Size,
-    head: Head,
+    returned: Returned,
     clock: Clock,
 ) -> Comparison:
     from facex.parity.compare import Candidate, compare
@@ -239,11 +249,12 @@ def _compare(
     with clock("parity", f"parity at {size}", len(evidence.photographs)):
         comparison = compare(
             reference,
-            {name: Candidate(session=session, head=head) for name, session in sessions.items()},
+            {name: Candidate(session=session, head=returned.head) for name, session in sessions.items()},
             evidence.photographs,
             contract=evidence.detector.contract,
             size=size,
-            head=head,
+            head=returned.head,
+            selection=returned.selection,
             ground_truth=evidence.ground_truth,
             against=against,
             on_photograph=clock.progress.advance,

@@ -35,6 +35,7 @@ from facex.types import (
     Placement,
     Precision,
     Runtime,
+    Selection,
     Settled,
     SettledBy,
     Size,
@@ -338,6 +339,7 @@ def _artifact(entry: Mapping[str, Any]) -> Artifact:
         "outputs": tuple(map(_tensor, entry["outputs"])),
         "credits": Credits(**entry["credits"]),
         "neural_engine_forecast": _forecast(forecast) if forecast else None,
+        "selection": Selection(**entry["selection"]) if entry["selection"] else None,
     }
     return Artifact(**{**entry, **parsed})
 

@@ -233,8 +233,10 @@ class _Trial:
         from facex.reference.detector import ReferenceSession
 
         self._calibrated, self._photographs = calibrated, photographs
-        self._jobs, self._threads, self._progress = jobs, threads, progress
-        one = next(iter(jobs.values()))
+        self._threads, self._progress = threads, progress
+        # which faces a file chooses follows exactly from what it computes before
+        self._jobs = {target: job.traced() for target, job in jobs.items()}
+        one = next(iter(self._jobs.values()))
         self.size, self._head, self._detector, self._work = one.size, one.head, one.detector, one.path.parent
         self._reference = _Remembering(ReferenceSession(self._detector, self.size, self._head, threads=threads))
 

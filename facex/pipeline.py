@@ -320,12 +320,13 @@ def _export_size(
     steps = [step for step in planned.steps if step.size == size]
     pivot = work / f"pivot_{size}.onnx"
     with clock("trace", f"tracing and simplifying at {size}"):
-        _pivot.write(evidence.detector, size, recipe.head, recipe.options.opset, pivot, recipe.options.credits)
+        _pivot.write(evidence.detector, size, recipe.head.traced, recipe.options.opset, pivot, recipe.options.credits)
     jobs = {
         step: exporters.Job(
             path=work / step.file_name,
             precision=step.precision,
             head=recipe.head,
+            selection=recipe.selection,
             size=size,
             detector=evidence.detector,
             pivot=pivot,
@@ -365,6 +366,7 @@ def _written(step: Step, job: exporters.Job, clock: Clock) -> Subject:
         target=step.target,
         precision=step.precision,
         head=job.head,
+        selection=job.selection,
         size=step.size,
         facts=facts,
     )

@@ -78,7 +78,7 @@ def quantize(
     setting = engine.Setting(
         contract=evidence.detector.contract,
         size=size,
-        head=recipe.head,
+        head=recipe.head.traced,
         effort=recipe.effort,
         seed=recipe.seed,
         threads=recipe.threads,

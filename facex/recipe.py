@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from facex.types import (
     Limit,
     Precision,
     Runtime,
+    Selection,
     Size,
 )
 
@@ -32,6 +34,10 @@ DEFAULT_EFFORT = Effort.BEST
 DEFAULT_STEPS = 500
 DEFAULT_DEPLOYMENT_TARGET = "iOS16"
 DEFAULT_OPTIONS = ExportOptions(opset=17, deployment_target=None)
+DEFAULT_SELECTION = Selection()
+HIGHEST_THRESHOLD = 0.9999
+"""Beyond, float32 scores tell too little apart; see `facex.reference.geometry.SATURATED`."""
+MOST_FACES = 1000
 
 
 BUDGET_LIMITS = ("max_size_mb", "max_latency_ms", "max_load_ms", "max_memory_mb")
@@ -88,6 +94,8 @@ class Recipe:
         precisions: asked for by name, for every target; may be empty.
         int8: adds the precision that each target means by int8.
         head: what the artifacts return.
+        score_threshold, nms_iou, max_faces: of a `detections` head, see `facex.types.Selection`; None takes what is
+            usual. With another head they must be None.
         sizes: of the input; one artifact for each.
         contract: what the user states of the detector.
         calib: folder of calibration photographs, or None.
@@ -107,6 +115,9 @@ class Recipe:
     precisions: tuple[Precision, ...] = ()
     int8: bool = False
     head: Head = Head.DECODED
+    score_threshold: float | None = None
+    nms_iou: float | None = None
+    max_faces: int | None = None
     sizes: tuple[Size, ...] = (DEFAULT_SIZE,)
     contract: ContractOptions = field(default_factory=ContractOptions)
     calib: Path | None = None
@@ -142,8 +153,43 @@ class Recipe:
             raise UsageError(f"--seed {self.seed}: must be 0 or more")
         if not self.sizes:
             raise UsageError("--size: give at least one")
+        _check_selection(self)
         _check_credits(self.options.credits)
         check_ground_truth(self.ground_truth, self.images)
+
+    @property
+    def selection(self) -> Selection | None:
+        """How files choose faces; None where their head leaves that to the app."""
+        if self.head is not Head.DETECTIONS:
+            return None
+        stated = {name: value for name in SELECTION if (value := getattr(self, name)) is not None}
+        return dataclasses.replace(DEFAULT_SELECTION, **stated)
+
+
+SELECTION = ("score_threshold", "nms_iou", "max_faces")
+"""Fields of a selection, by the names of their options."""
+
+
+def _check_selection(recipe: Recipe) -> None:
+    stated = {name: value for name in SELECTION if (value := getattr(recipe, name)) is not None}
+    for name, value in stated.items():
+        kinds = (int,) if name == "max_faces" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UsageError(f"--{name.replace('_', '-')} {value!r}: must be a {'whole ' * (len(kinds) == 1)}number")
+    if stated and recipe.head is not Head.DETECTIONS:
+        name = next(iter(stated))
+        raise UsageError(
+            f"--{name.replace('_', '-')} {stated[name]:g}: is of files that choose faces themselves, "
+            f"and --head {recipe.head} leaves that to the app",
+            hint=f"add --head {Head.DETECTIONS}, or leave it out",
+        )
+    for name, low, high in (("score_threshold", 1e-4, HIGHEST_THRESHOLD), ("nms_iou", 0.01, 0.99)):
+        value = stated.get(name)
+        if value is not None and not low <= value <= high:  # NaN is refused too
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be from {low:g} to {high:g}")
+    faces = stated.get("max_faces")
+    if faces is not None and not 1 <= faces <= MOST_FACES:
+        raise UsageError(f"--max-faces {faces}: must be 1 to {MOST_FACES}")
 
 
 def _check_credits(credits: Credits) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from facex import exporters, manifest
 from facex.errors import MissingExtraError, SessionUnavailableError, stage
-from facex.types import Artifact, FileFacts, Finding, Head, Precision, Runtime, Session, Size, run_name
+from facex.types import Artifact, FileFacts, Finding, Head, Precision, Runtime, Selection, Session, Size, run_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A finished file on disk, and what it says of itself."""
+    """A finished file on disk, and what it says of itself; `selection` is that of a `detections` head."""
 
     name: str
     path: Path
@@ -23,6 +23,7 @@ class Subject:
     head: Head
     size: Size
     facts: FileFacts
+    selection: Selection | None = None
 
     def artifact(self, runtime: str | None) -> Artifact:
         """As a manifest records it, beside it in the same folder; `runtime` is what ran it, or None."""
@@ -42,6 +43,7 @@ class Subject:
             promoted=True,
             credits=self.facts.credits,
             neural_engine_forecast=self.facts.neural_engine_forecast,
+            selection=self.selection,
         )
 
 

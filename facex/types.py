@@ -54,10 +54,31 @@ class Fp32Ops(_Word):
 
 
 class Head(_Word):
-    """What an artifact returns: decoded boxes in input pixels, or the network's own tensors."""
+    """What an artifact returns: boxes in input pixels by prior, the network's own tensors, or the faces found."""
 
     DECODED = "decoded"
     RAW = "raw"
+    DETECTIONS = "detections"
+
+    @property
+    def traced(self) -> Head:
+        """The head that is traced and calibrated; faces are chosen by operators added to a decoded one at the end."""
+        return Head.DECODED if self is Head.DETECTIONS else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How a file with a `detections` head chooses faces.
+
+    Attributes:
+        score_threshold: lowest score of a face; also of those that may suppress others.
+        nms_iou: a box that overlaps a better one by more than this is dropped.
+        max_faces: rows of the outputs; of more faces the best are kept.
+    """
+
+    score_threshold: float = 0.5
+    nms_iou: float = 0.4
+    max_faces: int = 100
 
 
 class ChannelOrder(_Word):
@@ -389,6 +410,7 @@ class Artifact:
     Attributes:
         path: relative to the folder that holds the manifest; forward slashes.
         promoted: whether it passed and was moved to the output folder; a failed one stays in the work folder.
+        selection: how it chooses faces, where its head is `detections`; else None.
         runtime: what ran the parity tests, with its version, and of several each with its name; None when nothing did.
         credits: author, licence and version, read from the file.
         neural_engine_forecast: of a Core ML file; None for other targets.
@@ -409,6 +431,7 @@ class Artifact:
     promoted: bool
     credits: Credits = field(default_factory=Credits)
     neural_engine_forecast: NeuralEngineForecast | None = None
+    selection: Selection | None = None
 
     @property
     def name(self) -> str:
@@ -557,7 +580,7 @@ class Session(Protocol):
     """A loaded artifact: a call from named inputs to named outputs.
 
     The input is always `image`: uint8 [1, H, W, 3], RGB, input pixels; the session brings it into the layout and dtype
-    of its file. Outputs are float32 and named as in the file.
+    of its file. Outputs are named as in the file and float32, but for the `count` of a `detections` head, int32.
 
     Attributes:
         runtime: what runs the file.

@@ -15,7 +15,7 @@ import pytest
 
 from facex import checking, manifest
 from facex.errors import ArtifactError, UsageError
-from facex.types import ContractOptions, Precision
+from facex.types import ContractOptions, Precision, Selection
 
 pytestmark = pytest.mark.slow  # each is a whole check
 
@@ -51,6 +51,35 @@ def test_an_artifact_alone(check: Run, exported: Path) -> None:
     assert _named(checked.found, "matched_f1")[0]["verdict"] == "pass"
     assert _named(checked.found, "unchanged") == []
     assert checked.found["evaluation"]["count"] == 6
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (None, "does not say by which threshold"),
+        ('{"score_threshold": 0.5, "nms_iou": 0.4, "max_faces": 20}', "gives 20 faces, and has 24 rows"),
+        ('{"score_threshold": 2, "nms_iou": 0.4, "max_faces": 24}', "makes no sense"),
+        ('{"threshold": 0.5}', "cannot be read"),
+        ("[]", "cannot be read"),
+    ],
+)
+def test_a_file_that_chooses_faces_must_say_how(exported: Path, tmp_path: Path, told: str | None, message: str) -> None:
+    import onnx
+
+    from facex.exporters import SELECTION, _detections_onnx
+
+    path = tmp_path / FP32
+    shutil.copyfile(exported / FP32, path)
+    _detections_onnx.append(path, Selection(max_faces=24))
+    assert checking.find([path])[0][0].subject.selection == Selection(max_faces=24)
+    model = onnx.load(str(path))
+    kept = {p.key: p.value for p in model.metadata_props if p.key != SELECTION}
+    del model.metadata_props[:]
+    for key, value in {**kept, **({} if told is None else {SELECTION: told})}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, str(path))
+    with pytest.raises(ArtifactError, match=message):
+        checking.find([path])
 
 
 def test_several_artifacts(check: Run, exported: Path) -> None:

@@ -225,6 +225,25 @@ def test_inspect_shows_what_a_file_says_of_itself(run_facex: Run, exported: Path
     assert "manifest" not in ran.out
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--nms-iou", "0.3"), "--nms-iou 0.3: is of files that choose faces themselves"),
+        (("--head", "raw", "--max-faces", "5"), "--head raw leaves that to the app"),
+        (("--head", "detections", "--score-threshold", "1"), "--score-threshold 1: must be from 0.0001 to 0.9999"),
+        (("--head", "detections", "--score-threshold", "nan"), "--score-threshold nan: must be from"),
+        (("--head", "detections", "--nms-iou", "0"), "--nms-iou 0: must be from 0.01 to 0.99"),
+        (("--head", "detections", "--max-faces", "0"), "--max-faces 0: must be 1 to 1000"),
+    ],
+)
+def test_how_faces_are_chosen_is_refused_where_it_has_no_sense(
+    run_facex: Run, options: tuple[str, ...], message: str
+) -> None:
+    ran = run_facex("export", *options)
+    assert ran.code == 2
+    assert message in ran.err
+
+
 def test_inspect_of_a_manifest_shows_what_it_recorded(run_facex: Run, exported: Path) -> None:
     ran = run_facex("inspect", exported / "manifest.json")
     lines = ran.out.splitlines()

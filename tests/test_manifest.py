@@ -39,6 +39,7 @@ from facex.types import (
     Placement,
     Precision,
     Runtime,
+    Selection,
     Settled,
     SettledBy,
     Size,
@@ -74,19 +75,22 @@ def _artifact(
 ) -> Artifact:
     target = {"onnx": "onnx", "tflite": "tflite", "mlpackage": "coreml"}[name.rsplit(".", 1)[1]]
     pixels = {"onnx": (1, 3, 640, 640), "tflite": (1, 640, 640, 3), "coreml": (1, 3, 640, 640)}[target]
+    chooses = target == "tflite" and precision is Precision.W8A8
+    rows = 100 if chooses else 16800
     return Artifact(
         path=f"facex-work/{name}.failed" if failed else name,
         target=target,
         precision=precision,
-        head=Head.DECODED,
+        head=Head.DETECTIONS if chooses else Head.DECODED,
         size=Size(height=640, width=640),
         size_bytes=size_bytes,
         sha256=f"{size_bytes:064x}",
         inputs=(TensorInfo(name="image", shape=pixels, dtype="uint8" if target == "tflite" else "float32"),),
         outputs=(
-            TensorInfo(name="boxes", shape=(1, 16800, 4), dtype="float32"),
-            TensorInfo(name="scores", shape=(1, 16800), dtype="float32"),
-            TensorInfo(name="landmarks", shape=(1, 16800, 10), dtype="float32"),
+            TensorInfo(name="boxes", shape=(1, rows, 4), dtype="float32"),
+            TensorInfo(name="scores", shape=(1, rows), dtype="float32"),
+            TensorInfo(name="landmarks", shape=(1, rows, 10), dtype="float32"),
+            *([TensorInfo(name="count", shape=(1,), dtype="int32")] if chooses else []),
         ),
         integer_mac_fraction=integer,
         minimum_runtime={"onnx": "opset 17", "tflite": "TensorFlow Lite 2.3", "coreml": "iOS 16"}[target],
@@ -94,6 +98,7 @@ def _artifact(
         promoted=not failed,
         credits=Credits(author="Some Body, Example Org", license="MIT", version="2.1"),
         neural_engine_forecast=FORECAST if target == "coreml" else None,
+        selection=Selection() if chooses else None,
     )
 
 

@@ -30,6 +30,7 @@ from facex.types import (
     Placement,
     Precision,
     Runtime,
+    Selection,
     SettledBy,
     Size,
     TensorInfo,
@@ -84,6 +85,7 @@ def test_documentation_shows_the_packaged_schema() -> None:
         (Credits, "credits"),
         (NeuralEngineForecast, "neural_engine_forecast"),
         (ForecastOperations, "forecast_operations"),
+        (Selection, "selection"),
         (Finding, "finding"),
         (Latency, "latency"),
     ],
@@ -167,6 +169,7 @@ def test_load_refuses_a_manifest_with_an_unknown_key(tmp_path: Path, path: tuple
         load(_save(tmp_path, data))
 
 
+CHOOSING = next(i for i, a in enumerate(PLAIN["artifacts"]) if a["selection"])
 FORECAST = next(i for i, a in enumerate(PLAIN["artifacts"]) if a["neural_engine_forecast"])
 FAILING = next(i for i, f in enumerate(PLAIN["findings"]) if f["verdict"] == "fail")
 SKIPPED = next(i for i, f in enumerate(PLAIN["findings"]) if f["verdict"] == "skipped")
@@ -227,6 +230,10 @@ WRONG: list[tuple[tuple[Step, ...], Any]] = [
     (("artifacts", FORECAST, "neural_engine_forecast", "operations", 0, "placement"), "gpu"),
     (("artifacts", FORECAST, "neural_engine_forecast", "operations", 0, "count"), 0),
     (("artifacts", FORECAST, "neural_engine_forecast", "notes"), [""]),
+    (("artifacts", CHOOSING, "selection", "score_threshold"), 1.5),
+    (("artifacts", CHOOSING, "selection", "nms_iou"), None),
+    (("artifacts", CHOOSING, "selection", "max_faces"), 0),
+    (("artifacts", CHOOSING, "selection"), "detections"),
     (("findings", 0, "name"), "Matched F1"),
     (("findings", 0, "unit"), "percent"),
     (("findings", 0, "actual"), "1.0"),

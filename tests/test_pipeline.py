@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from facex import exporters, manifest, workspace
-from facex.types import Verdict
+from facex.types import Selection, Verdict
 
 pytestmark = pytest.mark.slow  # each is a whole export
 
@@ -183,6 +183,37 @@ def test_the_raw_head_is_compared_too(export: Run, tmp_path: Path) -> None:
     record = manifest.load(tmp_path / "out" / "manifest.json")
     assert [t.name for t in record.artifacts[0].outputs] == ["loc", "conf", "landm"]
     assert record.verdict(NAME) is Verdict.PASS
+
+
+def test_files_that_choose_faces(
+    export: Run, run_facex: Run, tmp_path: Path, seeded_checkpoint: Path, photo_dir: Path
+) -> None:
+    """What they choose faces by is in the manifest, in the file for `check` and `inspect`, and in what is compared."""
+    options = ("--head", "detections", "--score-threshold", "0.6", "--max-faces", "7")
+    assert export(*options, "--precision", "fp32", "--precision", "fp16").code == 0
+    record = manifest.load(tmp_path / "out" / "manifest.json")
+    wanted = Selection(score_threshold=0.6, nms_iou=0.4, max_faces=7)
+    assert [a.selection for a in record.artifacts] == [wanted, wanted]
+    names = {f.name for f in record.findings if f.verdict is Verdict.PASS}
+    assert {"matched_f1", "box_iou_p5", "landmark_nme_mean", "malformed_rows"} <= names
+    assert not [f.name for f in record.findings if f.name.startswith("snr_db")]
+    line = ("check", "out/manifest.json", "--reference", seeded_checkpoint, "--images", photo_dir, "--json")
+    checked = run_facex(*line)
+    assert checked.code == 0
+    assert json.loads(checked.out)["artifacts"][0]["selection"] == {
+        "score_threshold": 0.6, "nms_iou": 0.4, "max_faces": 7
+    }  # fmt: skip
+    assert "score >= 0.6, overlap <= 0.4, 7 faces at most" in run_facex("inspect", f"out/{NAME}").out
+
+
+def test_without_photographs_the_rows_of_chosen_faces_are_still_held_to_their_promise(
+    run_facex: Run, quick_pivot: None, tmp_path: Path, seeded_checkpoint: Path
+) -> None:
+    line = ("export", seeded_checkpoint, "--target", "onnx", "--size", "160x160", "--head", "detections")
+    assert run_facex(*line, "--out", "out").code == 0
+    record = manifest.load(tmp_path / "out" / "manifest.json")
+    verdicts = {f.name: f.verdict for f in record.findings if f.name in ("matched_f1", "malformed_rows")}
+    assert verdicts == {"matched_f1": Verdict.SKIPPED, "malformed_rows": Verdict.PASS}
 
 
 def test_calibration_is_recorded(export: Run, tmp_path: Path, calib_dir: Path) -> None:

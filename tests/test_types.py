@@ -83,7 +83,7 @@ def test_words_are_written_as_their_value(member: enum.Enum) -> None:
 
 def test_published_words() -> None:
     assert [str(p) for p in Precision] == ["fp32", "fp16", "w8", "p6", "p4", "w8a8"]
-    assert [str(h) for h in Head] == ["decoded", "raw"]
+    assert [str(h) for h in Head] == ["decoded", "raw", "detections"]
     assert [str(v) for v in Verdict] == ["pass", "fail", "skipped"]
     assert [str(k) for k in LatencyKind] == ["measured", "emulated", "estimate"]
     assert f"{Size(height=480, width=640)}" == "480x640"

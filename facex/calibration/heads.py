@@ -165,5 +165,10 @@ def _reached(graph: Graph, name: str) -> set[str]:
         current = ahead.pop()
         if current in outputs:
             found.add(current)
-        ahead += [output for node in graph.consumers.get(current, []) for output in node.output]
+        ahead += [
+            output
+            for node in graph.consumers.get(current, [])
+            if node.op_type != "NonMaxSuppression"  # what chooses faces leads to all that is told of them
+            for output in node.output
+        ]
     return found

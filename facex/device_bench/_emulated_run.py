@@ -81,11 +81,19 @@ class _Interpreter:
         import numpy as np
 
         made = {index: number for number, o in enumerate(self._operators) for index in o["outputs"]}
-        found = []
+        found: list[list[Any]] = []
+        of_floats: list[bool] = []
         for operator in self._operators:
             outputs = [self._tensors[index] for index in operator["outputs"]]
-            integer = not any(np.issubdtype(tensor["dtype"], np.floating) for tensor in outputs)
             sources = [made[index] for index in operator["inputs"] if index in made]
+            floats = any(np.issubdtype(tensor["dtype"], np.floating) for tensor in outputs)
+            derived = any(of_floats[number] for number in sources)
+            # comparisons, indices and counts of floats are no integer arithmetic; 8-bit tensors always are
+            wide = any(
+                np.dtype(tensor["dtype"]) == bool or np.dtype(tensor["dtype"]).itemsize > 2 for tensor in outputs
+            )
+            integer = not floats and not (wide and derived)
+            of_floats.append(floats or derived)
             found.append([operator["op_name"], outputs[0]["name"], integer, sources])
         return found
 

@@ -84,7 +84,7 @@ class Operator:
     Attributes:
         kind: its type.
         name: of its first output.
-        integer: whether none of its outputs is of floats.
+        integer: whether none of its outputs is of floats, nor an index, a count or a comparison of floats.
         sources: numbers of the operators that its inputs come from.
     """
 

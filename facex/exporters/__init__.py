@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from facex.errors import BackendError, MissingExtraError
+from facex.errors import ArtifactError, BackendError, MissingExtraError
 from facex.recipe import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS
 from facex.types import (
     ExportOptions,
@@ -36,6 +37,7 @@ from facex.types import (
     KernelFacts,
     Precision,
     Runtime,
+    Selection,
     Session,
     Size,
     TargetInfo,
@@ -58,6 +60,7 @@ class Job:
         detector: the untouched network and its contract.
         pivot: the simplified float32 ONNX model with preprocessing and head inside.
         qdq: the same with the quantization plan; None when the artifact has no 8-bit activations.
+        selection: how the file chooses faces, of a `detections` head, for which `pivot` and `qdq` have a decoded one.
         crops: float32 [n, 3, h, w], 0-255: pixels of calibration photographs to round weights by; None without any.
         fp32_ops: names of operations to keep in single precision where others are in half; `EVERY` for all.
     """
@@ -72,6 +75,16 @@ class Job:
     options: ExportOptions
     crops: NDArray[np.float32] | None = None
     fp32_ops: frozenset[str] = frozenset()
+    selection: Selection | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a head and a selection that contradict each other."""
+        if (self.head is Head.DETECTIONS) != (self.selection is not None):
+            raise ValueError(f"a {self.head} head with the selection {self.selection}")
+
+    def traced(self, **changes: Any) -> Job:
+        """The same with the head that is traced: what a file computes before it chooses faces."""
+        return dataclasses.replace(self, head=self.head.traced, selection=None, **changes)
 
 
 EVERY = frozenset({"*"})
@@ -159,25 +172,48 @@ def require(target: TargetInfo, packages: Iterable[str], purpose: str) -> None:
 
 
 def verify(job: Job, target: TargetInfo, facts: FileFacts) -> None:
-    """Assert name, order, dtype and shape of the inputs and outputs of a finished file, and its credits.
+    """Assert name, order, dtype and shape of a finished file's inputs and outputs, its selection, and its credits.
 
     Raises:
         BackendError: the converter changed one of them.
     """
-    from facex.exporters._rewrites import output_shapes
+    from facex.exporters._rewrites import outputs_of
 
     height, width = job.size.height, job.size.width
     shape = (1, height, width, 3) if target.channels_last else (1, 3, height, width)
     wanted_inputs = (TensorInfo(name="image", shape=shape, dtype=target.image_dtype),)
-    wanted_outputs = tuple(
-        TensorInfo(name=name, shape=shape, dtype="float32")
-        for name, shape in output_shapes(job.detector.contract, job.size, job.head).items()
-    )
+    wanted_outputs = outputs_of(job.detector.contract, job.size, job.head, job.selection)
     for kind, wanted, found in (("inputs", wanted_inputs, facts.inputs), ("outputs", wanted_outputs, facts.outputs)):
         if wanted != found:
             raise BackendError(f"{job.path.name}: {kind} are {_listed(found)}, expected {_listed(wanted)}")
+    told = selection_told(facts.metadata)
+    if told != job.selection:
+        raise BackendError(f"{job.path.name}: says that it chooses faces by {told}, expected {job.selection}")
     if facts.credits != job.options.credits:
         raise BackendError(f"{job.path.name}: says {facts.credits}, expected {job.options.credits}")
+
+
+SELECTION = "facex.selection"
+"""Key of the metadata of a file with a `detections` head: its `Selection`, as JSON."""
+
+
+def selection_told(metadata: Mapping[str, str]) -> Selection | None:
+    """How a file says that it chooses faces; None where it says nothing.
+
+    Raises:
+        ArtifactError: what it says makes no sense.
+    """
+    text = metadata.get(SELECTION)
+    if text is None:
+        return None
+    try:
+        found = Selection(**json.loads(text))
+        sound = 0 <= found.score_threshold <= 1 and 0 <= found.nms_iou <= 1 and found.max_faces >= 1
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{SELECTION} in its metadata cannot be read: {text[:100]}") from error
+    if not sound:
+        raise ArtifactError(f"{SELECTION} in its metadata makes no sense: {text[:100]}")
+    return found
 
 
 def _listed(tensors: Iterable[TensorInfo]) -> str:

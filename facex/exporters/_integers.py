@@ -27,6 +27,7 @@ class Kind(enum.Enum):
     MULTIPLY_ACCUMULATE = enum.auto()
     SIGMOID = enum.auto()
     LAYOUT = enum.auto()
+    CHOICE = enum.auto()
     OTHER = enum.auto()
 
 
@@ -80,6 +81,8 @@ def facts(
     """
     if not grids:
         return None
+    # what chooses faces takes everything in, and would seem to lead from any head tensor to any output
+    operations = [o for o in operations if o.kind is not Kind.CHOICE]
     ways = _Ways(operations)
     known = list(weights)
     return QuantizationFacts(

@@ -24,7 +24,7 @@ ONNX_NAMES: Mapping[str, str] = {
     "linear": "Gemm", "matmul": "MatMul", "relu": "Relu", "relu6": "Relu", "add": "Add", "sub": "Sub",
     "sigmoid": "Sigmoid", "softmax": "Softmax", "concat": "Concat", "reshape": "Reshape", "transpose": "Transpose",
     "slice_by_index": "Slice", "split": "Split", "squeeze": "Squeeze", "expand_dims": "Unsqueeze",
-    "identity": "Identity", "cast": "Identity",
+    "identity": "Identity", "cast": "Identity", "non_maximum_suppression": "NonMaxSuppression",
 }  # fmt: skip
 """Of the operators that `_qdq` must tell from others."""
 

@@ -12,11 +12,11 @@ import torch
 
 from facex import __version__
 from facex.errors import BackendError
-from facex.exporters import _credits
+from facex.exporters import SELECTION, _credits
 from facex.exporters._quiet import quiet
 from facex.exporters._rewrites import ImageModel, output_names
 from facex.reference.detector import Detector
-from facex.types import Credits, Head, Size, as_plain
+from facex.types import Credits, Head, Selection, Size, as_plain
 
 MERGING = "eliminate_duplicate_initializer"
 """A pass of onnxsim that is left out: heads with the same weights would lose their names, and be rounded as one."""
@@ -57,13 +57,15 @@ def _with_one_input(model: Any) -> Any:
     return model
 
 
-def metadata(detector: Detector, head: Head) -> dict[str, str]:
+def metadata(detector: Detector, head: Head, selection: Selection | None = None) -> dict[str, str]:
     """What every artifact says of itself, in the formats that can carry it."""
+    chosen = {SELECTION: json.dumps(as_plain(selection), sort_keys=True)} if selection else {}
     return {
         "facex.version": __version__,
         "facex.checkpoint_sha256": detector.sha256,
         "facex.contract": json.dumps(as_plain(detector.contract), sort_keys=True),
         "facex.head": str(head),
+        **chosen,
     }
 
 

@@ -28,6 +28,7 @@ KINDS: Mapping[str, Kind] = {
     DEQUANTIZE: Kind.DEQUANTIZE,
     "Sigmoid": Kind.SIGMOID,
     "Softmax": Kind.SIGMOID,
+    "NonMaxSuppression": Kind.CHOICE,
     **dict.fromkeys(MAC_OPERATORS, Kind.MULTIPLY_ACCUMULATE),
     **dict.fromkeys(LAYOUT_OPERATORS, Kind.LAYOUT),
 }

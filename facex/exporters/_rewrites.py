@@ -19,7 +19,7 @@ from facex.reference import families, geometry
 from facex.reference.backbones.layers import first_convolution
 from facex.reference.detector import Detector
 from facex.reference.families.retinaface import FeaturePyramid
-from facex.types import ChannelOrder, Contract, Head, Size
+from facex.types import ChannelOrder, Contract, Head, Selection, Size, TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,6 +121,8 @@ class ImageModel(nn.Module):
         self.register_buffer("mean", torch.tensor(contract.mean_rgb, dtype=torch.float32).reshape(1, 3, 1, 1))
         self.landmarks, self.mesh = contract.landmarks, contract.mesh
         self.margin = FaceMargin(contract)
+        if head is not head.traced:
+            raise ValueError(f"a {head} head is no part of the network: trace {head.traced}")
         self.decoder = Decoder(contract, size) if head is Head.DECODED else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -168,18 +170,29 @@ class FaceMargin(nn.Module):
 
 def output_names(contract: Contract, head: Head) -> tuple[str, ...]:
     """Names of the outputs, in the order that every artifact keeps."""
-    names = ("boxes", "scores", "landmarks") if head is Head.DECODED else ("loc", "conf", "landm")
-    return (*names, "mesh") if contract.mesh else names
+    names = ("loc", "conf", "landm") if head is Head.RAW else ("boxes", "scores", "landmarks")
+    return (*names, *((COUNT,) if head is Head.DETECTIONS else ()), *(("mesh",) if contract.mesh else ()))
 
 
-def output_shapes(contract: Contract, size: Size, head: Head) -> dict[str, tuple[int, ...]]:
-    """Shape of every output."""
+COUNT = "count"
+"""Output of a `detections` head: how many rows of the others hold a face."""
+
+
+def outputs_of(contract: Contract, size: Size, head: Head, selection: Selection | None) -> tuple[TensorInfo, ...]:
+    """Name, shape and dtype of every output, in order; `selection` is that of a `detections` head."""
     cells = [rows * columns for rows, columns in geometry.cells(contract, size)]
     n = sum(c * len(sides) for c, sides in zip(cells, contract.min_sizes, strict=True))
-    scores = (1, n) if head is Head.DECODED else (1, n, 2)
-    shapes = ((1, n, 4), scores, (1, n, 2 * contract.landmarks), (1, n, contract.mesh))
-    names = output_names(contract, head)
-    return dict(zip(names, shapes[: len(names)], strict=True))
+    if selection is not None:
+        n = selection.max_faces
+    points = 2 * contract.landmarks
+    shapes = {
+        "boxes": (1, n, 4), "scores": (1, n), "landmarks": (1, n, points), COUNT: (1,),
+        "loc": (1, n, 4), "conf": (1, n, 2), "landm": (1, n, points), "mesh": (1, n, contract.mesh),
+    }  # fmt: skip
+    return tuple(
+        TensorInfo(name=name, shape=shapes[name], dtype="int32" if name == COUNT else "float32")
+        for name in output_names(contract, head)
+    )
 
 
 class Decoder(nn.Module):

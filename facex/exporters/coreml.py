@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import SessionUnavailableError, UsageError
-from facex.exporters import _package
+from facex.exporters import SELECTION, _package
 from facex.exporters._quiet import quiet
 from facex.recipe import DEPLOYMENT_TARGETS
 from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from facex.exporters._foreign import ForeignFile
     from facex.exporters._mil.halves import Seen
     from facex.exporters._mil.session import ExecutorSession
-    from facex.types import FloatArray, QuantizationFacts
+    from facex.types import FloatArray, QuantizationFacts, Selection
 
 INFO = TargetInfo(
     name="coreml",
@@ -89,13 +89,15 @@ def export(job: Job) -> None:
     shape = (1, 3, job.size.height, job.size.width)
     system = getattr(ct.target, str(job.options.deployment_target))
     source, floats = _lowered(job, system) if job.precision is Precision.W8A8 else (_traced(job, shape), frozenset())
-    # a program that facex lowered names its outputs itself
-    outputs = [ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.detector.contract, job.head)]
+    # a program that facex lowered, or that chooses faces, names its outputs itself
+    outputs = [
+        ct.TensorType(name=name, dtype=np.float32) for name in output_names(job.detector.contract, job.head.traced)
+    ]
     with quiet():
         model = ct.convert(
             source,
             inputs=[ct.ImageType(name="image", shape=shape, color_layout=ct.colorlayout.RGB)],
-            **({} if job.precision is Precision.W8A8 else {"outputs": outputs}),
+            **({} if job.precision is Precision.W8A8 or job.selection else {"outputs": outputs}),
             convert_to="mlprogram",
             minimum_deployment_target=system,
             compute_precision=_compute_precision(ct, job),
@@ -104,7 +106,7 @@ def export(job: Job) -> None:
         )
         if job.precision in _coreml_weights.PALETTE_BITS:
             model = _coreml_weights.palettized(model, job.precision)
-        metadata = _pivot.metadata(job.detector, job.head) | _left_in_float(model.get_spec(), floats)
+        metadata = _pivot.metadata(job.detector, job.head, job.selection) | _left_in_float(model.get_spec(), floats)
         metadata |= _kept.told(job.fp32_ops)
         _describe_model(model, metadata, job.options.credits)
         model.save(str(job.path))
@@ -118,7 +120,7 @@ def _traced(job: Job, shape: tuple[int, ...]) -> Any:
     from facex.exporters import _coreml_weights
     from facex.exporters._rewrites import ImageModel
 
-    network = ImageModel(job.detector, job.size, job.head).eval()
+    network = ImageModel(job.detector, job.size, job.head.traced).eval()
     if job.precision in _coreml_weights.COMPRESSED:
         _coreml_weights.round_weights(network, job)
     with quiet(), torch.inference_mode():
@@ -155,6 +157,8 @@ def _passes(ct: Any, job: Job, floats: frozenset[str]) -> Any:
     from facex.exporters import _coreml_weights
 
     pipeline = ct.PassPipeline.DEFAULT
+    if job.selection:
+        pipeline.insert_pass(0, _choosing(job, job.selection))
     if job.precision in (Precision.W8, Precision.W8A8):
         name = _coreml_weights.register_eight_bits()
         pipeline.append_pass(name)
@@ -163,6 +167,16 @@ def _passes(ct: Any, job: Job, floats: frozenset[str]) -> Any:
         _register_exact_halves()
         pipeline.append_pass(f"facex::{EXACT_HALVES}")
     return pipeline
+
+
+def _choosing(job: Job, selection: Selection) -> str:
+    """The pass that makes a program choose faces; first of all, while every value is as the network gives it."""
+    from facex.exporters import _detections_mil
+    from facex.exporters._rewrites import output_names
+
+    names = output_names(job.detector.contract, job.head.traced)
+    newer = DEPLOYMENT_TARGETS.index(str(job.options.deployment_target))
+    return _detections_mil.register(selection, names, newer >= DEPLOYMENT_TARGETS.index(_detections_mil.NEWER))
 
 
 @functools.cache
@@ -230,6 +244,16 @@ def _trunk_selector() -> Callable[[Any], bool]:
     return reaches
 
 
+DETECTIONS = {
+    "boxes": "x1 y1 x2 y2 of every face, best first, pixels of the input image; zero from count on",
+    "scores": "probability of a face, 0 to 1, best first; zero from count on",
+    "landmarks": "x y of every landmark point of every face, pixels of the input image; zero from count on",
+    "count": "how many rows of the other outputs hold a face",
+    "mesh": "mesh code of every face, as the network gives it; zero from count on",
+}
+"""Of the outputs of a `detections` head, in place of those above."""
+
+
 def _describe_model(model: Any, metadata: Mapping[str, str], credits: Credits) -> None:
     model.short_description = "RetinaFace face detector with landmarks, converted by facex"
     model.author, model.license, model.version = credits.author, credits.license, credits.version
@@ -238,8 +262,9 @@ def _describe_model(model: Any, metadata: Mapping[str, str], credits: Credits) -
     spec = model.get_spec()
     for tensor in spec.description.input:
         model.input_description[tensor.name] = DESCRIPTIONS[tensor.name]
+    described = {**DESCRIPTIONS, **(DETECTIONS if SELECTION in metadata else {})}
     for tensor in spec.description.output:
-        model.output_description[tensor.name] = DESCRIPTIONS[tensor.name]
+        model.output_description[tensor.name] = described[tensor.name]
 
 
 def describe(path: Path) -> FileFacts:
@@ -336,7 +361,8 @@ class CoreMLSession:
         from PIL import Image
 
         self._feed = {"image": Image.fromarray(inputs["image"][0])}
-        return {k: np.asarray(v, np.float32) for k, v in self._model.predict(self._feed).items()}
+        found = {k: np.asarray(v) for k, v in self._model.predict(self._feed).items()}
+        return {k: v if v.dtype.kind == "i" else v.astype(np.float32) for k, v in found.items()}
 
     def invoke(self) -> None:
         """Run again on the last input."""

@@ -55,6 +55,10 @@ def export(job: Job) -> None:
         source = job.qdq if job.precision is Precision.W8A8 else job.pivot
         assert source is not None
         shutil.copyfile(source, job.path)
+    if job.selection:
+        from facex.exporters import _detections_onnx
+
+        _detections_onnx.append(job.path, job.selection)
 
 
 def describe(path: Path) -> FileFacts:

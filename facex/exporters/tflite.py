@@ -29,7 +29,7 @@ def export(job: Job) -> None:
     """Convert the pivot (fp32, fp16) or its quantized form (w8a8), name its tensors and save."""
     with quiet():
         import tensorflow as tf
-    from facex.exporters import _litert, _nhwc, _nodes
+    from facex.exporters import _litert, _nhwc, _nodes, _pivot
     from facex.exporters._rewrites import output_names
 
     quantized = job.precision is Precision.W8A8
@@ -42,12 +42,17 @@ def export(job: Job) -> None:
 
     def ordered(image: Any) -> list[Any]:
         named = function(image)
+        if job.selection:
+            from facex.exporters import _detections_tf
+
+            named = _detections_tf.chosen(named, job.selection)
         return [named[name] for name in outputs]
 
     with quiet():
         concrete = tf.function(ordered, input_signature=[image]).get_concrete_function()
         flatbuffer = _converter(tf, concrete, job.precision).convert()
-    job.path.write_bytes(_litert.finish(flatbuffer, outputs, {p.key: p.value for p in model.metadata_props}))
+    told = {p.key: p.value for p in model.metadata_props} | _pivot.metadata(job.detector, job.head, job.selection)
+    job.path.write_bytes(_litert.finish(flatbuffer, outputs, told))
 
 
 def _converter(tf: Any, concrete: Any, precision: Precision) -> Any:

@@ -114,7 +114,9 @@ def _conclusions(
     found = [_origin(compared)]
     if seen.works_under is None:
         found.append(f"what to feed it is undecided: {seen.reason}")
-        if compared.built_from is Answer.YES and seen.runtime:
+        if exporters.SELECTION in file.metadata:
+            found.append("it chooses faces itself, which leaves no output by prior to compare: export another --head")
+        elif compared.built_from is Answer.YES and seen.runtime:
             found.append("its weights are right, so an activation, its head, or its quantization may not be")
     elif says is None:
         found.append(f"it says nothing of what it takes: feed it {seen.works_under.in_words()}")

@@ -14,10 +14,9 @@ from facex.parity import ground_truth as truth
 from facex.parity.average_precision import AP_SCORE, ApAccumulator
 from facex.parity.ground_truth import Entry, GroundTruth
 from facex.parity.metrics import FACE_SCORE, Accumulator, Counts, require_same_tensors
-from facex.reference import geometry
-from facex.reference.detector import decoded
+from facex.reference.detector import detections
 from facex.reference.photographs import Letterboxed, Photograph, letterbox, load
-from facex.types import Contract, Detections, Head, Session, Size
+from facex.types import Contract, Detections, Head, Selection, Session, Size
 
 if TYPE_CHECKING:
     from facex.types import FloatArray
@@ -62,6 +61,7 @@ def compare(
     contract: Contract,
     size: Size,
     head: Head,
+    selection: Selection | None = None,
     ground_truth: GroundTruth | None = None,
     against: Mapping[str, str] | None = None,
     on_photograph: Callable[[], None] | None = None,
@@ -75,6 +75,7 @@ def compare(
         contract: of the detector.
         size: of the input.
         head: what the outputs are.
+        selection: how a `detections` head chooses faces.
         ground_truth: gives average precision where it has an entry.
         against: candidate -> another one that it is held against as well.
         on_photograph: called after each photograph, for a progress bar.
@@ -90,7 +91,7 @@ def compare(
     entries = truth.assign(ground_truth, photographs) if ground_truth else (None,) * len(photographs)
     # low scores matter to average precision alone; without it, NMS over fewer boxes is faster
     view = _View(contract=contract, size=size, head=head, score=AP_SCORE if ground_truth else FACE_SCORE)
-    tally = _Tally(candidates, entries, against or {})
+    tally = _Tally(candidates, entries, against or {}, selection)
     for photograph, entry in zip(photographs, entries, strict=True):
         letterboxed = view.letterboxed(photograph, entry)
         image = letterboxed.pixels[None]
@@ -136,21 +137,24 @@ class _View:
         if expected is not None:
             require_same_tensors(expected, outputs)
         with np.errstate(over="ignore", invalid="ignore"):
-            boxes, scores, landmarks = decoded(outputs, self.head, self.contract, self.size)
-            detections = geometry.detect(boxes, scores, landmarks, score=self.score)
-        return _Seen(outputs=outputs, detections=detections)
+            faces = detections(outputs, self.head, self.contract, self.size, score=self.score)
+        return _Seen(outputs=outputs, detections=faces)
 
 
 class _Tally:
     """The accumulators of one comparison."""
 
     def __init__(
-        self, candidates: Mapping[str, Candidate], entries: Sequence[Entry | None], against: Mapping[str, str]
+        self,
+        candidates: Mapping[str, Candidate],
+        entries: Sequence[Entry | None],
+        against: Mapping[str, str],
+        selection: Selection | None,
     ) -> None:
         self._bases = dict(against)
-        self._against = {name: Accumulator() for name in against}
+        self._against = {name: Accumulator(selection) for name in against}
         self._seen: dict[str, _Seen] = {}  # of this photograph, by the candidates that are held against each other
-        self._parity = {name: Accumulator() for name in candidates}
+        self._parity = {name: Accumulator(selection) for name in candidates}
         self._ap = {name: ApAccumulator(entries) for name in candidates}
         self._reference_ap = ApAccumulator(entries)
         self._reference_faces = 0

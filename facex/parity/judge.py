@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from facex.parity.limits import LINTS, METRICS, Direction, checked, group_of, limit_for, metric
+from facex.parity.limits import LINTS, MALFORMED, METRICS, Direction, checked, group_of, limit_for, metric
 from facex.types import ARM64, VS_EXECUTOR, Finding, Limit, Precision, Verdict
 
 HEADLINE = "matched_f1"
@@ -179,10 +179,12 @@ def _shown(value: float, limit: float) -> str:
 
 
 def _why_unmeasured(name: str) -> str:
+    if name == MALFORMED:
+        return "not measured: the artifact leaves it to the app to choose faces"
     if group_of(name) in ("ap_*", "ap_drop_*") or name == "background_false_positives":
         return "not measured: needs ground truth that has such photographs (--ground-truth gt.json)"
     if name.startswith(ARM64):
         return "not measured: needs facex check --arch arm64"
     if group_of(name) != name:
-        return "not measured: the artifact has no such output"
+        return "not measured: the artifact has no such output, or its rows are of faces, not of priors"
     return "not measured: needs photographs, and a runtime for the artifact"

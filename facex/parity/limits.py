@@ -25,6 +25,9 @@ ALL = "all"
 
 SUBSETS = (*FLAGS, ALL)
 
+MALFORMED = "malformed_rows"
+"""Metric of files that choose faces: how many rows break what their outputs promise; see `facex.parity.rows`."""
+
 Unit = Literal["ratio", "px", "dB", "1"]
 
 
@@ -66,6 +69,7 @@ _METRICS: Mapping[str, Metric] = {
     "landmark_nme_mean": _metric("ratio", Direction.MAX),
     "landmark_nme_p95": _metric("ratio", Direction.MAX),
     "landmark_error_max_px": _metric("px", Direction.MAX, high=1e4),
+    MALFORMED: _metric("1", Direction.MAX, high=1e6),
     "snr_db.*": _metric("dB", Direction.MIN, low=-200.0, high=200.0),
     "max_abs.*": _metric("1", Direction.MAX, high=1e6),
     "ap_drop_*": _metric("ratio", Direction.MAX, low=-1.0),
@@ -100,27 +104,27 @@ _GROUPS = {f"{group[:-1]}{member}": group for group, members in _MEMBERS.items()
 DEFAULT_LIMITS: Mapping[Precision, Mapping[str, float]] = {
     Precision.FP32: {
         "matched_f1": 0.999, "lost_faces": 0.0, "box_iou_p5": 0.999, "landmark_nme_mean": 1e-4,
-        "landmark_error_max_px": 0.05, "score_shift_max": 0.001, "snr_db.*": 80.0, "ap_drop_*": 0.002,
+        "landmark_error_max_px": 0.05, "score_shift_max": 0.001, "snr_db.*": 80.0, "ap_drop_*": 0.002, MALFORMED: 0.0,
     },
     Precision.FP16: {
         "matched_f1": 0.995, "lost_faces": 0.001, "box_iou_p5": 0.98, "landmark_nme_mean": 0.002,
-        "snr_db.*": 30.0, "ap_drop_*": 0.005,
+        "snr_db.*": 30.0, "ap_drop_*": 0.005, MALFORMED: 0.0,
     },
     Precision.W8: {
         "matched_f1": 0.98, "lost_faces": 0.002, "box_iou_p5": 0.93, "landmark_nme_mean": 0.012,
-        "ap_drop_*": 0.01,
+        "ap_drop_*": 0.01, MALFORMED: 0.0,
     },
     Precision.P6: {
         "matched_f1": 0.955, "lost_faces": 0.006, "box_iou_p5": 0.87, "landmark_nme_mean": 0.025,
-        "ap_drop_*": 0.02,
+        "ap_drop_*": 0.02, MALFORMED: 0.0,
     },
     Precision.P4: {
         "matched_f1": 0.93, "lost_faces": 0.02, "box_iou_p5": 0.8, "landmark_nme_mean": 0.04,
-        "ap_drop_*": 0.04,
+        "ap_drop_*": 0.04, MALFORMED: 0.0,
     },
     Precision.W8A8: {
         "matched_f1": 0.965, "lost_faces": 0.004, "box_iou_p5": 0.905, "landmark_nme_mean": 0.018,
-        "ap_drop_*": 0.015,
+        "ap_drop_*": 0.015, MALFORMED: 0.0,
         # what the grids of the head alone may take of the limits above; derived in docs/parity.md
         "score_step": 0.03, "box_step": 0.015, "landmark_step": 0.02,
         "float_islands": 0.0, "requantizations": 0.0, "constant_weights": 0.0,

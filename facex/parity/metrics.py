@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import ArtifactError
+from facex.parity.limits import MALFORMED
 from facex.parity.match import Matches, match
-from facex.types import Detections
+from facex.parity.rows import malformed
+from facex.types import Detections, Selection
 
 if TYPE_CHECKING:
     from facex.types import FloatArray
@@ -49,10 +51,20 @@ class Counts:
 
 
 class Accumulator:
-    """One artifact against the reference so far, as a few numbers per face and per tensor."""
+    """One artifact against the reference so far, as a few numbers per face and per tensor.
 
-    def __init__(self) -> None:
+    Of one that chooses faces by a `selection` the tensors are not compared, for a face more moves all rows below it;
+    instead the rows are held against what they promise. No face is sure near a threshold.
+    """
+
+    def __init__(self, selection: Selection | None = None) -> None:
         self.counts = Counts()
+        self._selection = selection
+        self._sure = SURE_SCORE
+        self._malformed = 0
+        if selection is not None:
+            threshold = selection.score_threshold
+            self._sure = max(SURE_SCORE, min(threshold + SURE_SCORE - FACE_SCORE, (threshold + 1) / 2))
         self._iou: list[NDArray[np.float64]] = []
         self._score_shift: list[NDArray[np.float64]] = []
         self._point_error_px: list[NDArray[np.float64]] = []
@@ -82,11 +94,14 @@ class Accumulator:
         self._count(reference, candidate, pairs)
         with np.errstate(over="ignore", invalid="ignore"):
             self._measure(reference, candidate, pairs)
+            if self._selection is not None:
+                self._malformed += malformed(candidate_outputs, self._selection)
+                return
             for name, expected in reference_outputs.items():
                 self._tensors.setdefault(name, _TensorNoise()).add(expected, candidate_outputs[name])
 
     def _count(self, reference: Detections, candidate: Detections, pairs: Matches) -> None:
-        sure = reference.scores >= SURE_SCORE
+        sure = reference.scores >= self._sure
         lost = sure.copy()
         lost[pairs.reference] = False
         before = self.counts
@@ -141,6 +156,7 @@ class Accumulator:
             "landmark_nme_mean": over_faces(self._nme),
             "landmark_nme_p95": over_faces(self._nme, 95),
             "landmark_error_max_px": over_faces(self._point_error_px, 100),
+            **({} if self._selection is None else {MALFORMED: float(self._malformed)}),
             **{f"snr_db.{name}": noise.snr_db() for name, noise in self._tensors.items()},
             **{f"max_abs.{name}": noise.max_abs() for name, noise in self._tensors.items()},
         }

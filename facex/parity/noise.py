@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import stage
+from facex.parity.limits import MALFORMED
 from facex.parity.metrics import Accumulator
-from facex.types import Detections, Session, Size
+from facex.types import Detections, Selection, Session, Size
 
 if TYPE_CHECKING:
     from facex.types import FloatArray
@@ -26,8 +27,10 @@ def picture(size: Size) -> NDArray[np.uint8]:
     return np.random.default_rng(SEED).integers(0, 256, (1, size.height, size.width, 3), dtype=np.uint8)
 
 
-def compare(reference: Session, candidates: Mapping[str, Session], size: Size) -> dict[str, dict[str, float | None]]:
-    """`snr_db.*` and `max_abs.*` of every candidate.
+def compare(
+    reference: Session, candidates: Mapping[str, Session], size: Size, selection: Selection | None = None
+) -> dict[str, dict[str, float | None]]:
+    """`snr_db.*` and `max_abs.*` of every candidate; of one that chooses faces by `selection`, `malformed_rows`.
 
     Raises:
         ArtifactError: a candidate's outputs are not those of the reference.
@@ -38,9 +41,9 @@ def compare(reference: Session, candidates: Mapping[str, Session], size: Size) -
     found = {}
     for name, session in candidates.items():
         with stage(name):
-            values = Accumulator()
+            values = Accumulator(selection)
             values.add(_no_faces(expected), _no_faces(expected), expected, session(inputs))
-        found[name] = {k: v for k, v in values.metrics().items() if k.startswith(("snr_db.", "max_abs."))}
+        found[name] = {k: v for k, v in values.metrics().items() if k.startswith(("snr_db.", "max_abs.", MALFORMED))}
     return found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facex.errors import UsageError
 from facex.reference import checkpoint, families, geometry
 from facex.reference.photographs import network_input
-from facex.types import ChannelOrder, Contract, ContractOptions, Head, Settled, SettledBy, Size
+from facex.types import ChannelOrder, Contract, ContractOptions, Detections, Head, Selection, Settled, SettledBy, Size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -181,12 +181,21 @@ def by_prior(maps: Sequence[Tensor | None], width: int) -> Tensor:
 
 
 class ReferenceSession:
-    """The reference as a session (`facex.types.Session`), decoding in NumPy."""
+    """The reference as a session (`facex.types.Session`), decoding and choosing faces in NumPy.
+
+    `selection` is that of a `detections` head.
+    """
 
     untimed = ""
 
-    def __init__(self, detector: Detector, size: Size, head: Head, *, threads: int) -> None:
+    def __init__(
+        self, detector: Detector, size: Size, head: Head, *, threads: int, selection: Selection | None = None
+    ) -> None:
         import torch
+
+        if (head is Head.DETECTIONS) != (selection is not None):
+            raise ValueError(f"a {head} head with the selection {selection}")
+        self._selection = selection
 
         self.runtime = f"torch {torch.__version__}"
         self._detector, self._head, self._threads = detector, head, threads
@@ -206,7 +215,8 @@ class ReferenceSession:
             return {"loc": loc, "conf": conf, "landm": landm, **extra}
         boxes, points = geometry.decode(loc[0], landm[0], self._anchors, contract.variances)
         landmarks = points.reshape(1, len(boxes), -1)
-        return {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": landmarks, **extra}
+        by_prior = {"boxes": boxes[None], "scores": conf[..., 1].copy(), "landmarks": landmarks, **extra}
+        return by_prior if self._selection is None else selected(by_prior, self._selection)
 
     def invoke(self) -> None:
         """Run the network again on the last input."""
@@ -226,13 +236,48 @@ class ReferenceSession:
             return tuple(t.numpy() for t in found)
 
 
+def selected(by_prior: Mapping[str, FloatArray], selection: Selection) -> dict[str, Any]:
+    """Outputs of a decoded head, [1, N, ...] each, as those of a `detections` head.
+
+    Returns:
+        The same names, float32 [1, max_faces, ...], best score first, zero from `count` on; and `count`, int32 [1],
+        after the landmarks.
+    """
+    boxes, scores = by_prior["boxes"][0], by_prior["scores"][0]
+    kept = geometry.chosen(boxes, scores, selection.score_threshold, selection.nms_iou)[: selection.max_faces]
+    found: dict[str, Any] = {}
+    for name, values in by_prior.items():
+        found[name] = np.zeros((1, selection.max_faces, *values.shape[2:]), np.float32)
+        found[name][0, : len(kept)] = values[0, kept]
+        if name == "landmarks":
+            found["count"] = np.asarray([len(kept)], np.int32)
+    return found
+
+
+def detections(
+    outputs: Mapping[str, FloatArray], head: Head, contract: Contract, size: Size, *, score: float
+) -> Detections:
+    """The faces of at least `score` in the outputs of any session; NMS is left to a file that does it itself."""
+    if head is not Head.DETECTIONS:
+        return geometry.detect(*decoded(outputs, head, contract, size), score=score)
+    rows = len(outputs["scores"][0])
+    count = min(max(int(outputs["count"][0]), 0), rows)
+    return Detections(
+        boxes=outputs["boxes"][0, :count],
+        scores=outputs["scores"][0, :count],
+        landmarks=outputs["landmarks"][0, :count].reshape(count, contract.landmarks, 2),
+    ).above(score)
+
+
 def decoded(
     outputs: Mapping[str, FloatArray], head: Head, contract: Contract, size: Size
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The outputs of any session as boxes [N, 4], scores [N] and landmarks [N, 2K] in input pixels.
+    """The outputs of a session as boxes [N, 4], scores [N] and landmarks [N, 2K] in input pixels, by prior.
 
-    A `raw` head is decoded here, as an app would do it.
+    A `raw` head is decoded here, as an app would do it. A `detections` head tells nothing of priors; see `detections`.
     """
+    if head is Head.DETECTIONS:
+        raise ValueError("a detections head tells nothing of priors")
     if head is Head.DECODED:
         return outputs["boxes"][0], outputs["scores"][0], outputs["landmarks"][0]
     anchors = geometry.priors(contract, size)

@@ -134,7 +134,12 @@ def detect(boxes: FloatArray, scores: FloatArray, landmarks: FloatArray, *, scor
         score: lowest score that is kept. Greedy NMS runs from the best score down, so a later, higher
             threshold (`Detections.above`) gives what that threshold would have given here.
     """
-    candidates = np.flatnonzero(scores >= score)
     points = landmarks.reshape(len(landmarks), int(np.prod(landmarks.shape[1:])) // 2, 2)
-    kept = candidates[nms(boxes[candidates], scores[candidates])]
+    kept = chosen(boxes, scores, score)
     return Detections(boxes=boxes[kept], scores=scores[kept], landmarks=points[kept])
+
+
+def chosen(boxes: FloatArray, scores: FloatArray, score: float, iou_threshold: float = NMS_IOU) -> NDArray[np.intp]:
+    """Indices of what scores at least `score` and survives NMS, best first; see `nms`."""
+    candidates = np.flatnonzero(scores >= score)
+    return candidates[nms(boxes[candidates], scores[candidates], iou_threshold)]

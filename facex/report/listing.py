@@ -121,7 +121,7 @@ def facts(
 
 def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
     return [
-        ("target", f"{artifact.target}, {artifact.precision}, {artifact.head} head, {artifact.size}"),
+        ("target", f"{artifact.target}, {artifact.precision}, {_head(artifact)}, {artifact.size}"),
         ("size", f"{artifact.size_bytes / 1e6:.3f} MB, sha256 {artifact.sha256}"),
         ("runs on", found.minimum_runtime),
         ("inputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.inputs)),
@@ -131,6 +131,17 @@ def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
         ("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items())),
         *((key.removeprefix("facex."), value) for key, value in found.metadata.items()),
     ]
+
+
+def _head(artifact: Artifact) -> str:
+    """The head, with what it chooses faces by."""
+    chosen = artifact.selection
+    if chosen is None:
+        return f"{artifact.head} head"
+    return (
+        f"{artifact.head} head (score >= {chosen.score_threshold:g}, overlap <= {chosen.nms_iou:g}, "
+        f"{plural(chosen.max_faces, 'face')} at most)"
+    )
 
 
 def _forecast(found: NeuralEngineForecast, console: Console) -> None:

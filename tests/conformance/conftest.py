@@ -20,7 +20,7 @@ import pytest
 
 from facex import exporters
 from facex.errors import MissingExtraError
-from facex.types import ExportOptions, FileFacts, Head, Precision, Size
+from facex.types import ExportOptions, FileFacts, Head, Precision, Selection, Size
 
 if TYPE_CHECKING:
     from facex.calibration.engine import Calibrated
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from facex.reference.detector import Detector
 
 SIZE = Size(height=160, width=160)
+SELECTION = Selection(max_faces=24)
+"""By which files with a `detections` head choose faces."""
 FAMILIES = Path(__file__).parent / "families"
 
 
@@ -72,17 +74,18 @@ def job_of(
             exporters.require(info, info.packages, f"the target '{target}'")
         except MissingExtraError as error:
             pytest.skip(str(error))
-        key, detector = (family, variant, head), detector_of(family, variant)
+        key, detector = (family, variant, head.traced), detector_of(family, variant)
         if key not in pivots:
             pivots[key] = tmp_path_factory.mktemp("pivot") / "pivot.onnx"
-            _pivot.write(detector, SIZE, head, 17, pivots[key])
+            _pivot.write(detector, SIZE, head.traced, 17, pivots[key])
         if precision is Precision.W8A8 and key not in plans:
             plans[key] = pivots[key].with_name("qdq.onnx")
-            calibrated(pivots[key], detector, head).write(plans[key])
+            calibrated(pivots[key], detector, head.traced).write(plans[key])
         return exporters.Job(
             path=tmp_path_factory.mktemp("artifact") / f"{variant}_{SIZE}_{precision}{info.suffix}",
             precision=precision,
             head=head,
+            selection=SELECTION if head is Head.DETECTIONS else None,
             size=SIZE,
             detector=detector,
             pivot=pivots[key],

@@ -19,7 +19,8 @@ from facex import exporters
 from facex.errors import SessionUnavailableError
 from facex.parity.compare import Candidate, compare
 from facex.reference import families, photographs
-from facex.reference.detector import ReferenceSession
+from facex.reference.detector import ReferenceSession, selected
+from facex.reference.photographs import letterbox, load
 from facex.types import Head, Precision, Size
 
 SIZE = Size(height=160, width=160)
@@ -50,7 +51,7 @@ def tried(family: str) -> list[tuple[str, str, Precision, Head]]:
             (first, target, precision, head)
             for target in exporters.names()
             for precision in exporters.info(target).precisions
-            for head in Head
+            for head in (Head.DECODED, Head.RAW)
             if head is Head.DECODED or precision in (single_of(target), Precision.W8A8)
         ),
         *((variant, target, single_of(target), Head.DECODED) for variant in others for target in exporters.names()),
@@ -142,6 +143,44 @@ def test_every_other_precision_computes_the_same_function(
         assert np.isfinite(found[name]).all()
         noise = np.square(found[name] - expected.astype(np.float64)).sum()
         assert 10 * math.log10(np.square(expected.astype(np.float64)).sum() / noise) > 3, name
+
+
+def choosing() -> list[Any]:
+    """Family, variant, target, precision: one RetinaFace in every target, and what gives mesh codes in the lightest."""
+    tried = [
+        ("retinaface", variants("retinaface")[0], target, precision)
+        for target in exporters.names()
+        for precision in dict.fromkeys((single_of(target), Precision.W8A8))
+        if precision in exporters.info(target).precisions
+    ]
+    tried.append(("retinaface_full", variants("retinaface_full")[0], "onnx", Precision.FP32))
+    return [pytest.param(*case, id="-".join(case), marks=[pytest.mark.slow] if slow(*case) else []) for case in tried]
+
+
+@pytest.mark.parametrize(("family", "variant", "target", "precision"), choosing())
+def test_a_file_that_chooses_faces_gives_what_the_app_would_choose(
+    artifact_of, draw_photograph, photo_dir, family, variant, target, precision
+):
+    """To the bit those rows that the reference's NMS chooses from the same file with a decoded head."""
+    (by_prior, _), (job, facts) = (
+        artifact_of(family, variant, target, precision, head) for head in (Head.DECODED, Head.DETECTIONS)
+    )
+    assert job.selection is not None
+    meshed = job.detector.contract.mesh > 0
+    assert [t.name for t in facts.outputs] == ["boxes", "scores", "landmarks", "count", *["mesh"] * meshed]
+    assert facts.integer_mac_fraction == (1.0 if precision is Precision.W8A8 else 0.0)
+    decoded, choosing = session_of(by_prior, target), session_of(job, target)
+    pixels = [letterbox(load(p), SIZE, (0, 0, 0)).pixels for p in sorted(photo_dir.iterdir())]
+    counts = []
+    for image in [*pixels, np.full((160, 160, 3), 127, np.uint8)]:
+        found = choosing({"image": image[None]})
+        wanted = selected(decoded({"image": image[None]}), job.selection)
+        assert list(found) == [t.name for t in facts.outputs]
+        for name, expected in wanted.items():
+            assert (found[name].dtype, found[name].shape) == (expected.dtype, expected.shape)
+            np.testing.assert_array_equal(found[name], expected, err_msg=name)
+        counts.append(int(found["count"][0]))
+    assert max(counts) > 0
 
 
 @pytest.mark.parametrize(("family", "variant"), [(f, v) for f in families.names() for v in variants(f)])

@@ -102,7 +102,7 @@ def test_in_single_precision_it_computes_what_the_plan_says(
     assert max(off_by[name] / quantization[name] for name in results) < 0.4
 
 
-@pytest.mark.parametrize("head", Head)
+@pytest.mark.parametrize("head", [h for h in Head if h is h.traced])
 def test_half_precision_adds_little_to_the_error_of_the_plan(
     package: Any, qdq: Any, run_onnx: Any, pivot: Any, head: Head, image: np.ndarray
 ) -> None:

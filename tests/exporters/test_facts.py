@@ -97,7 +97,7 @@ def test_macs_are_those_of_the_network_in_every_precision(artifact, network_macs
         assert facts.float_islands == ()
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", [h for h in Head if h is h.traced])
 @pytest.mark.parametrize("target", TARGETS)
 def test_inputs_outputs_and_metadata_are_read_from_the_file(artifact, make_job, detector, target, head):
     info = exporters.info(target)

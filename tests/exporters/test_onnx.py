@@ -28,7 +28,7 @@ def test_every_opset_on_offer_has_a_minimum_runtime(pivot):
         assert told == f"onnxruntime {target.FIRST_ONNXRUNTIME[opset]} (opset {opset})"
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", [h for h in Head if h is h.traced])
 def test_a_session_takes_bytes_channels_last_and_returns_named_floats(pivot, run_onnx, draw_photograph, head):
     image = np.asarray(draw_photograph(91, 160, 160))[None]
     session = target.open_session(pivot(head), threads=1)

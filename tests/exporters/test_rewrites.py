@@ -124,7 +124,7 @@ TOLERANCE = 3e-6
 """The folded weights are rounded to float32 once; a dozen layers amplify that a little."""
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", [h for h in Head if h is h.traced])
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_image_model_is_the_network(load, name, head):
     detector = load(CONTRACTS[name])
@@ -137,7 +137,7 @@ def test_image_model_is_the_network(load, name, head):
     assert max(relative_error(found, wanted, ~border)) < TOLERANCE
 
 
-@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("head", [h for h in Head if h is h.traced])
 @pytest.mark.parametrize("landmarks", [5, 10])
 @pytest.mark.parametrize("size", ["96x224", "224x96", "32x32", "8x8", "40x72", "136x120"])
 def test_sizes_and_numbers_of_landmarks(load, size, landmarks, head):
@@ -146,7 +146,7 @@ def test_sizes_and_numbers_of_landmarks(load, size, landmarks, head):
     image = photograph(shape)
     found, wanted = exported(detector, shape, head, image), reference(detector, shape, head, image)
     assert [f.shape for f in found] == [w.shape for w in wanted]
-    assert list(_rewrites.output_shapes(detector.contract, shape, head).values()) == [f.shape for f in found]
+    assert [o.shape for o in _rewrites.outputs_of(detector.contract, shape, head, None)] == [f.shape for f in found]
     assert max(relative_error(found, wanted, slice(None))) < TOLERANCE
 
 

@@ -15,9 +15,10 @@ from facex.parity.judge import judge
 from facex.reference import detector as detectors
 from facex.reference import photographs
 from facex.reference.detector import Detector, ReferenceSession
-from facex.types import ContractOptions, Head, Precision, Size, Verdict
+from facex.types import ContractOptions, Head, Precision, Selection, Size, Verdict
 
-OUTPUTS = {Head.DECODED: ("boxes", "scores", "landmarks"), Head.RAW: ("loc", "conf", "landm")}
+OUTPUTS = dict.fromkeys(Head, ("boxes", "scores", "landmarks")) | {Head.RAW: ("loc", "conf", "landm")}
+SELECTION = Selection()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class Sabotaged:
 
 
 def session_of(scene: Scene, head: Head, detector: Detector | None = None) -> ReferenceSession:
-    return ReferenceSession(detector or scene.detector, scene.size, head, threads=1)
+    selection = SELECTION if head is Head.DETECTIONS else None
+    return ReferenceSession(detector or scene.detector, scene.size, head, threads=1, selection=selection)
 
 
 def with_contract(scene: Scene, **changes) -> Detector:
@@ -121,7 +123,11 @@ def zeroed_landmark_head(scene, head):
 
 def nan_everywhere(scene, head):
     nan = np.float32(np.nan)
-    return Sabotaged(session_of(scene, head), outputs=lambda o: {k: np.full_like(v, nan) for k, v in o.items()})
+    spoil = {"count": lambda v: v}
+    return Sabotaged(
+        session_of(scene, head),
+        outputs=lambda o: {k: spoil.get(k, lambda v: np.full_like(v, nan))(v) for k, v in o.items()},
+    )
 
 
 def one_nan(scene, head):
@@ -160,6 +166,78 @@ def stuck_on_the_first_photograph(scene, head):
     return Sabotaged(session_of(scene, head), outputs=repeat)
 
 
+def choosing(scene: Scene, **changes) -> ReferenceSession:
+    selection = dataclasses.replace(SELECTION, **changes)
+    return ReferenceSession(scene.detector, scene.size, Head.DETECTIONS, threads=1, selection=selection)
+
+
+def suppresses_too_little(scene):
+    return choosing(scene, nms_iou=0.75)
+
+
+def suppresses_too_much(scene):
+    return choosing(scene, nms_iou=0.01)
+
+
+def threshold_too_high(scene):
+    return choosing(scene, score_threshold=0.95)
+
+
+def threshold_too_low(scene):
+    return choosing(scene, score_threshold=0.05)
+
+
+def drops_the_better_half(scene):
+    """As when the rows come worst first and are cut."""
+
+    def drop(outputs):
+        gone = -(-int(outputs["count"][0]) // 2)
+        shifted = {k: np.roll(v, -gone, axis=1) for k, v in outputs.items() if k != "count"}
+        for value in shifted.values():
+            value[:, value.shape[1] - gone :] = 0
+        return shifted | {"count": outputs["count"] - np.int32(gone)}
+
+    return Sabotaged(choosing(scene), outputs=drop)
+
+
+def counts_one_too_many(scene):
+    return Sabotaged(choosing(scene), outputs=lambda o: o | {"count": o["count"] + np.int32(1)})
+
+
+def counts_rows_that_are_not_there(scene):
+    return Sabotaged(choosing(scene), outputs=lambda o: o | {"count": o["count"] * np.int32(0) + np.int32(101)})
+
+
+def leaves_the_padding_as_it_was(scene):
+    """What gathering at index 0 gives from `count` on."""
+
+    def pad(outputs):
+        rows = np.arange(SELECTION.max_faces)
+        index = np.where(rows < outputs["count"][0], rows, 0)
+        return {k: v if k == "count" else v[:, index] for k, v in outputs.items()}
+
+    return Sabotaged(choosing(scene), outputs=pad)
+
+
+def worst_first(scene):
+    def turn(outputs):
+        count = int(outputs["count"][0])
+        order = np.concatenate([np.arange(count)[::-1], np.arange(count, SELECTION.max_faces)])
+        return {k: v if k == "count" else v[:, order] for k, v in outputs.items()}
+
+    return Sabotaged(choosing(scene), outputs=turn)
+
+
+def landmarks_of_another_face(scene):
+    return Sabotaged(choosing(scene), outputs=lambda o: o | {"landmarks": o["landmarks"][:, ::-1]})
+
+
+CHOOSING: tuple[Callable, ...] = (
+    suppresses_too_little, suppresses_too_much, threshold_too_high, threshold_too_low, drops_the_better_half,
+    counts_one_too_many, counts_rows_that_are_not_there, leaves_the_padding_as_it_was, worst_first,
+    landmarks_of_another_face,
+)  # fmt: skip
+
 SABOTAGES: tuple[Callable, ...] = (
     swapped_channels, shifted_mean, mean_left_out, wrong_anchors, stale_weights, slightly_stale_weights,
     zeroed_class_head, zeroed_box_head, zeroed_landmark_head, nan_everywhere, one_nan, permuted_landmarks,
@@ -169,7 +247,8 @@ SABOTAGES: tuple[Callable, ...] = (
 
 def measured(scene: Scene, head: Head, make: Callable) -> Mapping[str, float | None]:
     candidates = {"a.onnx": Candidate(session=make(scene, head), head=head)}
-    told = {"contract": scene.detector.contract, "size": scene.size, "head": head}
+    selection = SELECTION if head is Head.DETECTIONS else None
+    told = {"contract": scene.detector.contract, "size": scene.size, "head": head, "selection": selection}
     return compare(session_of(scene, head), candidates, scene.pictures, **told).metrics["a.onnx"]
 
 
@@ -196,6 +275,11 @@ def test_sabotage_is_seen(seeded_scene, head, sabotage):
     assert_red(measured(seeded_scene, head, sabotage))
 
 
+@pytest.mark.parametrize("sabotage", CHOOSING, ids=lambda f: f.__name__)
+def test_sabotage_of_how_faces_are_chosen_is_seen(seeded_scene, sabotage):
+    assert_red(measured(seeded_scene, Head.DETECTIONS, lambda scene, _: sabotage(scene)))
+
+
 @pytest.mark.parametrize("head", list(Head))
 def test_the_intact_session_passes(seeded_scene, head):
     assert_green(measured(seeded_scene, head, session_of))
@@ -219,6 +303,14 @@ def test_sabotage_of_the_real_detector_is_seen(real_scene, sabotage):
         assert_red(values, (Precision.FP32, Precision.FP16, Precision.W8))
     else:
         assert_red(values)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("sabotage", [*CHOOSING, swapped_channels], ids=lambda f: f.__name__)
+def test_sabotage_of_the_faces_that_the_real_detector_chooses_is_seen(real_scene, sabotage):
+    """One threshold is as good as another where the detector is sure of every face: then nothing is to be seen."""
+    make = sabotage if sabotage is swapped_channels else lambda scene, _: sabotage(scene)
+    assert_red(measured(real_scene, Head.DETECTIONS, make))
 
 
 @pytest.mark.shared

@@ -62,4 +62,5 @@ class ExecutorSession:
 
     def _run(self) -> dict[str, FloatArray]:
         with torch_threads(self._threads):
-            return {name: value.float().numpy() for name, value in self._executor(self._feed).items()}
+            found = self._executor(self._feed).items()
+            return {name: (v.float() if v.dtype.is_floating_point else v).numpy() for name, v in found}
