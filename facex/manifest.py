@@ -243,6 +243,24 @@ def _finite(text: str) -> float:
     return value
 
 
+def read_json(path: Path, kind: str) -> Any:
+    """The plain values of a JSON file, every number finite.
+
+    Args:
+        path: of the file.
+        kind: what it should be, for the message.
+
+    Raises:
+        ArtifactError: missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: is not a {kind}: {error}") from error
+
+
 def load(path: Path, *, besides: Collection[str] = ()) -> Manifest:
     """Read and validate a manifest.
 
@@ -255,12 +273,7 @@ def load(path: Path, *, besides: Collection[str] = ()) -> Manifest:
     """
     import jsonschema
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: is not a manifest: {error}") from error
+    data = read_json(path, "manifest")
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if key not in besides}
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -4,12 +4,18 @@ A platform module offers
 
     TARGET: str                                      target whose files the platform runs
     def write(bundle: Bundle, folder: Path) -> None  writes the whole bundle into an existing, empty folder
+
+Where in the folder things lie is the platform's choice; the description is one file `facex.json` (or equal copies of
+it), models and goldens have their own names. `_description` writes all three. Each name is an option of `facex bundle`.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,3 +52,13 @@ class Bundle:
     source: Source
     models: tuple[Model, ...]
     goldens: GoldenSet
+
+
+def names() -> list[str]:
+    """Names of the platforms, alphabetical; imports none of them."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The module of a platform."""
+    return importlib.import_module(f"{__name__}.{name}")
