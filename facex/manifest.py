@@ -47,6 +47,10 @@ SCHEMA_VERSION = 1
 """Of the JSON form. A change of a form that was released raises it; form 1 is unreleased and still changes."""
 
 FILE_NAME = "manifest.json"
+REPORT_NAME = "report.json"
+SOURCE_PATH = "source_path"
+"""Key of the report of an export: where its checkpoint was, which no manifest may depend on."""
+
 FACES_FINDING = "matched_f1"
 """The finding that an artifact cannot pass without, once it was compared with the reference at all."""
 

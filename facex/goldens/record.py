@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facex import auditing, demo, manifest
 from facex.errors import ArtifactError, PhotographError
-from facex.goldens import replay
+from facex.goldens import choice, replay
 from facex.goldens.format import Face, Golden, GoldenSet, Tolerances
-from facex.types import Contract, Detections, Head, Size
+from facex.reference.detector import decoded
+from facex.types import Contract, Detections, Head, Session, Size
 
 if TYPE_CHECKING:
     from facex.progress import Clock
     from facex.reference.detector import Detector
-    from facex.reference.photographs import Photograph
+    from facex.reference.photographs import Letterboxed, Photograph
 
 PHOTOGRAPHS = 8
+LOOKED_AT, RENDERED = 24, 16
+"""Of the user's photographs, evenly spaced, and of rendered ones: so many are looked at to choose from."""
+
 MIN_FACES, SURE = 8, 0.7
 """So many faces of such a score, over all goldens, are the least that a comparison can rest on."""
 
@@ -32,8 +37,8 @@ CEILING = Tolerances(score=0.25, box=0.15, landmark=0.15)
 _DECIMALS = 4
 
 
-def choose(folder: Path | None, clock: Clock, *, option: str = "--goldens") -> list[Photograph]:
-    """Eight photographs, evenly spaced over a folder; without one, eight that facex renders.
+def candidates(folder: Path | None, clock: Clock, *, option: str = "--goldens") -> list[Photograph]:
+    """Photographs to choose goldens from: evenly spaced over a folder; without one, some that facex renders.
 
     Raises:
         PhotographError: the folder holds none.
@@ -44,17 +49,27 @@ def choose(folder: Path | None, clock: Clock, *, option: str = "--goldens") -> l
     if folder is None:
         from facex.demo import bundled, gallery
 
-        folder = bundled.photographs(gallery.Stream.GOLDENS, PHOTOGRAPHS, clock) / gallery.IMAGES
-    return auditing.spaced(photographs.find(folder, option=option), PHOTOGRAPHS)
+        folder = bundled.photographs(gallery.Stream.GOLDENS, RENDERED, clock) / gallery.IMAGES
+    return auditing.spaced(photographs.find(folder, option=option), LOOKED_AT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A photograph and what the reference finds in it."""
+
+    source: tuple[int, int]
+    boxed: Letterboxed
+    found: Detections
+    rating: choice.Rating
 
 
 def record(
     photographs: Sequence[Photograph], detector: Detector, size: Size, folder: Path, *, threads: int, clock: Clock
 ) -> GoldenSet:
-    """Letterbox photographs, save them as PNG, and let the float network find the faces.
+    """Let the float network find the faces of photographs, and save the best for goldens, letterboxed, as PNG.
 
     Args:
-        photographs: at least one.
+        photographs: at least one; of more than `PHOTOGRAPHS`, `choice.best` takes its pick.
         detector: the reference.
         size: of the input.
         folder: for the pictures; exists.
@@ -67,31 +82,44 @@ def record(
     from PIL import Image
 
     from facex.reference.detector import ReferenceSession
-    from facex.reference.photographs import letterbox, load
 
-    contract = detector.contract
     session = ReferenceSession(detector, size, Head.DECODED, threads=threads)
-    goldens = []
-    with clock("goldens", f"finding the faces of {len(photographs)} goldens", len(photographs)):
-        for i, photograph in enumerate(photographs):
-            rgb = load(photograph.path)
-            boxed = letterbox(rgb, size, contract.mean_rgb)
-            path = folder / f"golden_{i}.png"
-            Image.fromarray(boxed.pixels).save(path, optimize=True)
-            found = replay.faces(session({"image": boxed.pixels[None]}), Head.DECODED, contract, size)
-            goldens.append(
-                Golden(
-                    file=path.name,
-                    sha256=manifest.sha256_of(path),
-                    source_height=rgb.shape[0],
-                    source_width=rgb.shape[1],
-                    scale=manifest.rounded(boxed.scale),
-                    faces=tuple(_face(found, j) for j in range(len(found))),
-                )
-            )
+    seen = []
+    with clock("goldens", f"finding faces in {len(photographs)} photographs for goldens", len(photographs)):
+        for photograph in photographs:
+            seen.append(_seen(photograph, session, detector.contract, size))
             clock.progress.advance()
+    chosen = [seen[i] for i in choice.best([each.rating for each in seen], PHOTOGRAPHS)]
+    goldens = []
+    for i, each in enumerate(chosen):
+        path = folder / f"golden_{i}.png"
+        Image.fromarray(each.boxed.pixels).save(path, optimize=True)
+        goldens.append(
+            Golden(
+                file=path.name,
+                sha256=manifest.sha256_of(path),
+                source_height=each.source[0],
+                source_width=each.source[1],
+                scale=manifest.rounded(each.boxed.scale),
+                faces=tuple(_face(each.found, j) for j in range(len(each.found))),
+            )
+        )
     _require_faces(goldens, photographs, demonstration=demo.is_bundled(detector.sha256))
     return GoldenSet(folder=folder, size=size, goldens=tuple(goldens))
+
+
+def _seen(photograph: Photograph, session: Session, contract: Contract, size: Size) -> _Seen:
+    from facex.reference.photographs import letterbox, load
+
+    rgb = load(photograph.path)
+    boxed = letterbox(rgb, size, contract.mean_rgb)
+    outputs = session({"image": boxed.pixels[None]})
+    return _Seen(
+        source=(rgb.shape[0], rgb.shape[1]),
+        boxed=boxed,
+        found=replay.faces(outputs, Head.DECODED, contract, size),
+        rating=choice.rate(*decoded(outputs, Head.DECODED, contract, size), sure=SURE),
+    )
 
 
 def _face(found: Detections, i: int) -> Face:
@@ -112,8 +140,8 @@ def _require_faces(goldens: Sequence[Golden], photographs: Sequence[Photograph],
     if demonstration:
         hint = "the bundled detector knows rendered faces: leave --goldens out"
     raise PhotographError(
-        f"{photographs[0].path.parent}: the reference finds {count} faces with a score of {SURE:g} or more in "
-        f"{len(photographs)} photographs, too few to compare (at least {MIN_FACES})",
+        f"{photographs[0].path.parent}: the reference finds {count} faces with a score of {SURE:g} or more in the best "
+        f"{len(goldens)} of {len(photographs)} photographs, too few to compare (at least {MIN_FACES})",
         hint=hint,
     )
 

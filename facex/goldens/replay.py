@@ -7,7 +7,7 @@ left over counts as lost or extra only beyond the tolerance of scores, and every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +115,8 @@ def _measured(face: Face, found: Detections, column: int) -> tuple[float, float,
         score = abs(face.score - float(found.scores[column]))
         corners = np.abs(box - np.asarray(found.boxes[column], np.float64)).max() / side
         distance = np.linalg.norm(points - np.asarray(found.landmarks[column], np.float64), axis=1).max() / side
-    finite = (float(value) if math.isfinite(value) else math.inf for value in (score, corners, distance))
-    return tuple(finite)  # type: ignore[return-value]  # of three
+    a, b, c = (float(value) if math.isfinite(value) else math.inf for value in (score, corners, distance))
+    return a, b, c
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,58 +128,50 @@ class Replay:
 
     def findings(self, artifact: str, tolerances: Tolerances) -> tuple[Finding, ...]:
         """One finding a tolerance and one each for lost and extra faces: the worst, and on which golden it was."""
-        lost, extra = (
-            self._counted(artifact, name, tolerances, lambda d, key=key: getattr(d, key))
-            for name, key in (("golden.lost", "lost"), ("golden.extra", "extra"))
+        return (
+            self._counted(artifact, "lost", "not found", tolerances),
+            self._counted(artifact, "extra", "found that are not there", tolerances),
+            self._worst(artifact, "score", tolerances),
+            self._worst(artifact, "box", tolerances),
+            self._worst(artifact, "landmark", tolerances),
         )
-        worst = (
-            self._worst(artifact, name, limit, lambda d, key=key: getattr(d, key))
-            for name, key, limit in (
-                ("golden.score", "score", tolerances.score),
-                ("golden.box", "box", tolerances.box),
-                ("golden.landmark", "landmark", tolerances.landmark),
-            )
-        )
-        return (lost, extra, *worst)
 
-    def _counted(
-        self, artifact: str, name: str, tolerances: Tolerances, scores: Callable[[Deviation], Iterable[float]]
-    ) -> Finding:
+    def _counted(self, artifact: str, kind: str, what: str, tolerances: Tolerances) -> Finding:
         """Faces without a partner whose score is too high for chance."""
         least = FACE_SCORE + tolerances.score
-        counts = [sum(not score < least for score in scores(d)) for d in self.deviations]
+        counts = [sum(not score < least for score in getattr(d, kind)) for d in self.deviations]
         total, at = sum(counts), int(np.argmax(counts))
-        what = "not found" if name == "golden.lost" else "found that are not there"
-        reason = f"{total} faces {what}, {counts[at]} of them in {self.goldens.goldens[at].file}" if total else ""
+        where = self.goldens.goldens[at].file
         return Finding(
-            name=name,
+            name=f"golden.{kind}",
             artifact=artifact,
             unit="1",
             actual=float(total),
             limit=0.0,
             verdict=Verdict.FAIL if total else Verdict.PASS,
-            reason=reason,
+            reason=f"faces {what}: {total}, of which {counts[at]} in {where}" if total else "",
         )
 
-    def _worst(self, artifact: str, name: str, limit: float, value: Callable[[Deviation], float]) -> Finding:
-        values = [value(d) for d in self.deviations]
-        worst, at = max(values), int(np.argmax(values))
+    def _worst(self, artifact: str, kind: str, tolerances: Tolerances) -> Finding:
+        """The pair that is farthest apart."""
+        values, limit = [float(getattr(d, kind)) for d in self.deviations], float(getattr(tolerances, kind))
+        worst, where = max(values), self.goldens.goldens[int(np.argmax(values))].file
         paired, finite = any(d.pairs for d in self.deviations), math.isfinite(worst)
-        where = self.goldens.goldens[at].file
         if not paired:
-            reason = "no face that was found is one of those to be found"
+            verdict, reason = Verdict.SKIPPED, "no face that was found is one of those that must be"
         elif not finite:
-            reason = f"not a finite number in {where}"
+            verdict, reason = Verdict.FAIL, f"not a finite number in {where}"
+        elif worst > limit:
+            verdict, reason = Verdict.FAIL, f"{worst:.3g} is above {limit:g} in {where}"
         else:
-            reason = f"{worst:.3g} is above {limit:g} in {where}" if worst > limit else ""
-        verdict = Verdict.FAIL if reason else Verdict.PASS
+            verdict, reason = Verdict.PASS, ""
         return Finding(
-            name=name,
+            name=f"golden.{kind}",
             artifact=artifact,
             unit="ratio",
             actual=worst if paired and finite else None,
             limit=limit,
-            verdict=verdict if paired else Verdict.SKIPPED,
+            verdict=verdict,
             reason=reason,
         )
 
