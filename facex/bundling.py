@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex import bundle as platforms
+from facex import bundles as platforms
 from facex import demo, exporters, manifest, workspace
-from facex.bundle import Bundle, Model
+from facex.bundles import Bundle, Model
 from facex.errors import ArtifactError, BackendError, UsageError, stage
 from facex.manifest import Manifest, Source
 from facex.progress import Clock, Progress

@@ -12,7 +12,7 @@ from facex.goldens import format as goldens
 from facex.types import as_plain
 
 if TYPE_CHECKING:
-    from facex.bundle import Bundle, Model
+    from facex.bundles import Bundle, Model
 
 FILE_NAME = goldens.DESCRIPTION
 """What the description is called in every bundle."""
