@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from facex.report.goldens import MEASURES, measured
 from facex.report.printing import add_row, make_table, print_whole, write_line
-from facex.report.wording import figure, plural
+from facex.report.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-MEASURES = ("score", "box", "landmark")
 
 
 def render(found: Any, console: Console) -> None:
@@ -23,8 +22,8 @@ def render(found: Any, console: Console) -> None:
     write_line(console, "")
     table = make_table("model", *MEASURES, right=MEASURES)
     for entry in found.tolerances:
-        seen = {f.name: f.actual for f in found.findings if f.artifact == entry.artifact}
-        cells = [f"{_short(seen.get(f'golden.{m}'))} of {figure(getattr(entry, m))}" for m in MEASURES]
+        seen = {f.name: f for f in found.findings if f.artifact == entry.artifact}
+        cells = [measured(seen.get(f"golden.{measure}")) for measure in MEASURES]
         add_row(table, console, entry.artifact, *cells)
     print_whole(table, console)
     write_line(console, "measured on the goldens, of what is allowed; box and landmark as a share of the face's side")
@@ -33,7 +32,3 @@ def render(found: Any, console: Console) -> None:
         f"{plural(found.goldens, 'golden')} of {found.size} with {plural(found.faces, 'face')}: every model finds them "
         "from the folder that was written",
     )
-
-
-def _short(value: float | None) -> str:
-    return figure(None if value is None else float(f"{value:.2g}"))
