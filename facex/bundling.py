@@ -377,9 +377,9 @@ def _checked(
                 findings += seen.findings(entry.file, entry.tolerances)
         except (ArtifactError, KeyError) as error:
             raise BackendError(f"the bundle that was written cannot be replayed: {error}") from error
-    failed = next((f for f in findings if f.verdict is not Verdict.PASS), None)
-    if failed:
-        raise BackendError(f"the {platform} bundle fails its own goldens: {failed.artifact}: {failed.reason}")
+        failed = next((f for f in findings if f.verdict is not Verdict.PASS), None)
+        if failed:
+            raise BackendError(f"the bundle that was written fails its own goldens: {failed.artifact}: {failed.reason}")
     return findings
 
 

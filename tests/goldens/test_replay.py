@@ -115,7 +115,9 @@ def test_equal_overlaps_go_to_the_earlier_expected_then_to_the_earlier_found_fac
     assert deviation([one], _detections([left, right])).pairs == ((0, 0),)
 
 
-def _findings(expected: list[Face], found: list[Face] | Detections, tolerances: Tolerances = LOOSE) -> dict[str, Verdict]:
+def _findings(
+    expected: list[Face], found: list[Face] | Detections, tolerances: Tolerances = LOOSE
+) -> dict[str, Verdict]:
     seen = found if isinstance(found, Detections) else _detections(found)
     golden = Golden(file="g.png", sha256="", source_height=1, source_width=1, scale=1.0, faces=tuple(expected))
     goldens = GoldenSet(folder=Path(), size=Size(height=64, width=64), goldens=(golden,))
