@@ -5,7 +5,6 @@ The platforms here are modules of their own for ONNX files, put beside those of 
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os

@@ -129,7 +129,7 @@ def test_candidates_are_evenly_spaced_over_a_folder(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16)).save(tmp_path / f"{i:02d}.png")
     chosen = record.candidates(tmp_path, Clock())
     assert [p.path.stem for p in chosen] == [f"{i:02d}" for i in range(0, 72, 3)]
-    with pytest.raises(PhotographError, match="--goldens .*none: no such folder"):
+    with pytest.raises(PhotographError, match=r"--goldens .*none: no such folder"):
         record.candidates(tmp_path / "none", Clock())
 
 
