@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import facex
 from facex import bundles, bundling, manifest
+from facex.demo import CHECKPOINT, gallery
 from facex.errors import ArtifactError, BackendError, FacexError, UsageError
 from facex.goldens import format as goldens
 from facex.report import bundles as report
@@ -277,41 +279,108 @@ def test_the_command_line_has_an_option_for_every_platform(
 
 
 @pytest.fixture(scope="session")
-def sabotaged(
-    tmp_path_factory: pytest.TempPathFactory, seeded_checkpoint: Path, other_checkpoint: Path, photo_dir: Path,
-    calib_dir: Path, _frozen: None,
-) -> dict[str, Path]:  # fmt: skip
-    """Exports in fp32 and w8a8: a right one, one whose channels are swapped, and one of other weights."""
-    found = {}
+def sabotaged(tmp_path_factory: pytest.TempPathFactory, _frozen: None) -> Path:
+    """Exports of the bundled detector in fp32 and w8a8, and the photographs that were rendered for them.
+
+    `right` is as it should be, `swapped` has red and blue exchanged, `other` has weights as if it was trained further.
+    """
+    folder = tmp_path_factory.mktemp("sabotaged")
+    gallery.render(folder / "rendered", stream=gallery.Stream.OTHER, count=12, seed=3)
+    (folder / "calib").mkdir()
+    for path in sorted((folder / "rendered" / "images").iterdir())[:8]:
+        shutil.copy(path, folder / "calib")
+    torch.manual_seed(0)
+    state = torch.load(CHECKPOINT, weights_only=True)
+    noise = {key: 0.1 * value.std() * torch.randn_like(value) for key, value in state.items() if value.dim() == 4}
+    torch.save({key: value + noise.get(key, 0) for key, value in state.items()}, folder / "other.pth")
     for name, checkpoint, options in (
-        ("right", seeded_checkpoint, {}),
-        ("swapped", seeded_checkpoint, {"channel_order": "rgb", "mean": (123, 117, 104)}),
-        ("other", other_checkpoint, {}),
+        ("right", CHECKPOINT, {"int8_effort": "fast"}),
+        ("swapped", CHECKPOINT, {"channel_order": "rgb", "mean": (123, 117, 104), "int8_effort": "minmax"}),
+        ("other", folder / "other.pth", {"int8_effort": "minmax"}),
     ):
-        out = tmp_path_factory.mktemp("sabotaged") / name
         facex.export(
-            checkpoint, targets=["onnx"], precisions=["fp32", "w8a8"], sizes=["160x160"], out=out, calib=calib_dir,
-            int8_effort="fast", **options,
+            checkpoint, targets=["onnx"], precisions=["fp32", "w8a8"], sizes=["320x320"], calib=folder / "calib",
+            out=folder / name, limits=["fp32.snr_db=60"], **options,
         )  # fmt: skip
-        found[name] = out
-    return found
+    return folder
 
 
-def test_swapped_channels_and_other_weights_fail_the_goldens(
-    sabotaged: dict[str, Path], photo_dir: Path, tmp_path: Path, run_facex: Run
+def _red(ran: Any, code: int) -> set[str]:
+    """The findings that failed, of a check of one file; and whether the goldens know it."""
+    told = json.loads(ran.out)
+    assert ran.code == code, ran.out
+    assert ran.code == told["exit_code"]
+    (known,) = (f["verdict"] for f in told["findings"] if f["name"] == "golden.file")
+    assert known == ("pass" if code == 0 else "skipped")
+    return {f["name"] for f in told["findings"] if f["verdict"] == "fail"}
+
+
+def test_swapped_channels_and_other_weights_fail_the_goldens(sabotaged: Path, tmp_path: Path, run_facex: Run) -> None:
+    found = bundling.bundle(
+        sabotaged / "right", {"phone": tmp_path / "phone"}, goldens=sabotaged / "rendered" / "images"
+    )
+    assert [entry.artifact.rsplit("_", 1)[-1] for entry in found.tolerances] == ["w8a8.onnx", "fp32.onnx"]
+    files = sorted(sabotaged.glob("*/*.onnx"))
+    assert len(files) == 6
+    for path in files:
+        is_right = path.parent.name == "right"
+        failed = _red(
+            run_facex("check", path, "--goldens", tmp_path / "phone", "--out", "ci", "--json"), 3 * (not is_right)
+        )
+        assert bool(failed) != is_right, path
+        assert ("<failure" in (tmp_path / "ci" / "junit.xml").read_text()) != is_right
+
+
+def test_a_check_against_goldens_alone_says_so_and_refuses_what_needs_more(
+    bundled: Callable[[], tuple[Path, bundling.Result]], exported: Path, run_facex: Run, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "phone"
-    bundling.bundle(sabotaged["right"], {"phone": folder}, goldens=photo_dir)
-    for name, out in sabotaged.items():
-        for path in sorted(out.glob("*.onnx")):
-            ran = run_facex("check", path, "--goldens", folder, "--out", "ci", "--json")
-            told = json.loads(ran.out)
-            failed = {f["name"] for f in told["findings"] if f["verdict"] == "fail"}
-            known = [f["verdict"] for f in told["findings"] if f["name"] == "golden.file"]
-            if name == "right":
-                assert (ran.code, failed, known) == (0, set(), ["pass"])
-            else:
-                assert (ran.code, known) == (3, ["skipped"]), path
-                assert failed <= {"golden.lost", "golden.extra", "golden.score", "golden.box", "golden.landmark"}
-                assert "golden.lost" in failed or "golden.extra" in failed
-                assert "<failure" in (tmp_path / "ci" / "junit.xml").read_text()
+    folder, _ = bundled()
+    ran = run_facex("check", exported / "manifest.json", "--goldens", folder, "--max-size-mb", "0.001", "--out", "ci")
+    assert ran.code == 4  # the goldens pass, the budget does not
+    assert f"Goldens      {FP32}: lost 0, extra 0, score " in ran.out
+    assert "not compared with the reference" not in ran.out
+    assert run_facex("diff", "ci/report.json", "ci/report.json", "--fail-on", "regression:1%").code == 0
+    renamed = tmp_path / "seeded_160x160_w8a8.onnx"
+    shutil.copy(exported / FP32, renamed)
+    for arguments, message in (
+        ([exported / FP32], "nothing was given to hold the artifacts against"),
+        (
+            [exported / FP32, "--goldens", folder, "--images", "x"],
+            "--images: is about a comparison with the checkpoint",
+        ),
+        ([exported / FP32, "--goldens", folder, "--mean", "1,2,3"], "an option of the contract: is about a comparison"),
+        ([exported / FP32, "--goldens", tmp_path / "none"], "--goldens "),
+    ):
+        ran = run_facex("check", *arguments)
+        assert (ran.code, message in ran.error) == (2, True), ran.err
+    assert run_facex("check", renamed, "--goldens", folder).code == 0  # of the bundle, whatever it is called
+    with renamed.open("ab") as file:
+        file.write(b"\x0a\x00")  # an empty field of the model: another file
+    assert "none is of its precision, w8a8" in run_facex("check", renamed, "--goldens", folder).error
+
+
+def test_goldens_go_beside_a_checkpoint(
+    bundled: Callable[[], tuple[Path, bundling.Result]], exported: Path, seeded_checkpoint: Path, other_checkpoint: Path
+) -> None:
+    both = facex.check(exported / FP32, reference=seeded_checkpoint, goldens=bundled()[0])
+    assert both.exit_code == 0
+    assert {"golden.file", "golden.box", "matched_f1", "snr_db.boxes"} <= {f.name for f in both.findings}
+    other = facex.check(exported / FP32, reference=other_checkpoint, goldens=bundled()[0])
+    assert other.exit_code == 3
+    assert not [f for f in other.findings if f.name.startswith("golden.") and f.verdict is Verdict.FAIL]
+
+
+@pytest.mark.shared
+def test_checkpoints_of_the_same_architecture_fail_one_anothers_goldens(
+    shared_dir: Path, tmp_path: Path, run_facex: Run
+) -> None:
+    calib = shared_dir / "data" / "calib"
+    for name, options in (("mnet025", {}), ("mnet025_fx_keys", {}), ("mnet025_rgb", {"channel_order": "rgb"})):
+        facex.export(
+            shared_dir / "weights" / f"{name}.pth", targets=["onnx"], precisions=["fp32", "w8a8"], sizes=["320x320"],
+            calib=calib, out=tmp_path / name, int8_effort="fast" if name == "mnet025" else "minmax", **options,
+        )  # fmt: skip
+    bundling.bundle(tmp_path / "mnet025", {"phone": tmp_path / "phone"}, goldens=calib)
+    for path in sorted(tmp_path.glob("mnet025*/*.onnx")):
+        ran = run_facex("check", path, "--goldens", tmp_path / "phone", "--json")
+        assert bool(_red(ran, 3 * (path.parent.name != "mnet025"))) == (path.parent.name != "mnet025"), path
