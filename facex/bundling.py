@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -344,13 +342,13 @@ def _write(
     with contextlib.ExitStack() as stack:
         builds: dict[str, Path] = {}
         for platform, folder in folders.items():
-            builds[platform] = build = stack.enter_context(_building(folder))
+            builds[platform] = build = stack.enter_context(workspace.beside(folder))
             with clock("write", f"writing the {platform} bundle"), stage(platform):
                 platforms.load(platform).write(Bundle(source=source, models=models[platform], goldens=found), build)
                 (build / MARKER).write_text("written by facex bundle, which may replace this folder\n", "utf-8")
             findings += _checked(platform, build, models[platform], len(found.goldens), threads, clock)
         with stage("promote"):
-            _promote([(builds[platform], folder) for platform, folder in folders.items()])
+            workspace.promote_folders([(builds[platform], folder) for platform, folder in folders.items()])
     return tuple(findings)
 
 
@@ -381,64 +379,3 @@ def _checked(
         if failed:
             raise BackendError(f"the bundle that was written fails its own goldens: {failed.artifact}: {failed.reason}")
     return findings
-
-
-@contextlib.contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """A new folder beside another one, removed at the end unless it was moved, with the parents that it needed."""
-    created = [parent for parent in folder.absolute().parents if not parent.exists()]
-    build: Path | None = None
-    try:
-        with stage("prepare"):
-            folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-            build = workspace.scratch(folder.absolute().parent, f".{folder.name}")
-            build.chmod(0o755)  # mkdtemp lets nobody else in
-        yield build
-    finally:
-        if build is not None:
-            shutil.rmtree(build, ignore_errors=True)
-        for parent in created:
-            with contextlib.suppress(OSError):  # not empty: the bundle is in it
-                parent.rmdir()
-
-
-def _promote(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move built folders into place, all of them or none.
-
-    Raises:
-        OSError: one could not be moved; everything is as it was.
-        BackendError: the same, and what had been there could not be put back; the message says where it is.
-    """
-    done: list[tuple[Path, Path, Path | None]] = []
-    try:
-        for build, folder in moves:
-            aside: Path | None = None
-            if os.path.lexists(folder):
-                aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-replaced-", dir=folder.absolute().parent))
-                done.append((build, folder, aside))
-                os.rename(folder, aside / folder.name)
-            else:
-                done.append((build, folder, None))
-            os.rename(build, folder)
-    except BaseException as error:
-        _put_back(done, error)
-        raise
-    for _, _, aside in done:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def _put_back(done: Sequence[tuple[Path, Path, Path | None]], error: BaseException) -> None:
-    for build, folder, aside in reversed(done):
-        try:
-            if not build.exists() and folder.exists():
-                os.rename(folder, build)
-            if aside is not None:
-                if (aside / folder.name).exists():
-                    os.rename(aside / folder.name, folder)
-                aside.rmdir()
-        except OSError as failure:
-            raise BackendError(
-                f"{failure.strerror or failure} while undoing '{error}'; what was replaced is in {aside}",
-                hint="move it back by hand",
-            ) from failure
