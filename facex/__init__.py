@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    from facex.bundling import Result as Bundles
     from facex.checking import Timing
     from facex.diffing import Diff
     from facex.identifying import IdentifiedFile
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from facex.reference.probe import Identification
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "diff", "export", "identify", "identify_file"]
+__all__ = ["__version__", "bench", "bundle", "check", "diff", "export", "identify", "identify_file"]
 
 
 def export(
@@ -80,20 +81,55 @@ def export(
     return pipeline.run(pipeline.plan(recipe), command="facex.export()", progress=progress).manifest
 
 
+def bundle(manifest: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any) -> Bundles:
+    """Write what an app needs of an export into a folder a platform: models, code and goldens.
+
+    Args:
+        manifest: the `manifest.json` of an export, or its folder.
+        progress: shown what is going on.
+        **options: the other options of `facex bundle` by name: the platforms, `android` and `ios`, each a folder;
+            `reference`, `goldens`, `size`, `threads`, and `precisions`, several.
+
+    Raises:
+        facex.errors.InputError: something given cannot be used, or a file does not find the faces of the goldens.
+        facex.errors.MissingExtraError: the packages that run a platform's files are not installed.
+        facex.errors.BackendError: a runtime or the file system failed, or a written bundle fails its own goldens.
+    """
+    from pathlib import Path
+
+    from facex import bundles as platforms
+    from facex import bundling
+    from facex.recipe import parse_size
+    from facex.types import Precision
+
+    folders = {name: Path(folder) for name in platforms.names() if (folder := options.pop(name, None)) is not None}
+    size = options.pop("size", None)
+    given = _Options(options)
+    precisions = given.several("precisions", Precision)
+    return bundling.bundle(
+        Path(manifest),
+        folders,
+        size=None if size is None else parse_size(str(size)),
+        precisions=precisions,
+        progress=progress,
+        **given.plain("bundle"),
+    )
+
+
 def check(
     *artifacts: str | os.PathLike[str],
-    reference: str | os.PathLike[str],
+    reference: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Manifest:
-    """Hold existing artifacts, or those of one `manifest.json`, against a checkpoint, and return what was found.
+    """Hold existing artifacts, or those of one `manifest.json`, against a checkpoint or goldens: what was found.
 
     Args:
         *artifacts: files, or one manifest.
-        reference: the checkpoint.
+        reference: the checkpoint; may be left out where `goldens` are given, a bundle or a folder of goldens.
         progress: shown what is going on.
-        **options: the other options of `facex check` by name, see `export`; and `precision`, `runtime`: one or
-            several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`; and `arch`: `arm64`.
+        **options: the other options of `facex check` by name, see `export`; and `goldens`, `precision`, `runtime`: one
+            or several of `executor`, `native`, `native-cpu`, `native-gpu`, `native-ane`; and `arch`: `arm64`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -107,7 +143,7 @@ def check(
     given = _Options(options)
     result = checking.check(
         [Path(path) for path in artifacts],
-        reference=Path(reference),
+        reference=None if reference is None else Path(reference),
         contract=given.contract(),
         limits=given.limits(),
         budget=given.budget(),
@@ -125,7 +161,7 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
         progress: shown what is going on.
         **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
             `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device` (one or several),
-            `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`, `profile`.
+            `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`, `profile`, `replay`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -231,9 +267,10 @@ class _Options:
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
             *("score_threshold", "nms_iou", "max_faces"),
         ),
-        "check": ("images", "ground_truth", "precision", "threads", "runtime", "arch"),
+        "check": ("images", "ground_truth", "goldens", "precision", "threads", "runtime", "arch"),
+        "bundle": ("reference", "goldens", "threads"),
         "identify": ("images", "photographs", "threads"),
-        "bench": ("precision", "device"),
+        "bench": ("precision", "device", "replay"),
     }
 
     AS_GIVEN = ("threads", "int8_steps", "seed", "device", "photographs", "score_threshold", "nms_iou", "max_faces")
@@ -249,6 +286,9 @@ class _Options:
             return kind(value)
         except ValueError as error:
             raise UsageError(f"{option} {value}: unknown", hint=f"choose from {', '.join(kind)}") from error
+
+    def several(self, option: str, kind: Any) -> Any:
+        return tuple(self.choice(option, kind, value) for value in _several(option, self._left.pop(option, ())))
 
     def contract(self) -> Any:
         from facex.recipe import parse_activation, parse_anchors, parse_numbers

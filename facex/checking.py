@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facex import architectures, demo, device_bench, exporters, launching, manifest
 from facex.device_bench.budget import size_findings
 from facex.errors import ArtifactError, FacexError, UsageError
-from facex.examination import Evidence, Examination, evaluation_of, examine, measure
+from facex.examination import QUICK_RUNS, Evidence, Examination, evaluation_of, examine, measure, of_runs
 from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
@@ -40,6 +40,9 @@ from facex.types import (
     TargetInfo,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from facex.goldens.format import Description
 
 HEAD_OUTPUTS = {
     Head.DECODED: {"boxes", "scores", "landmarks"},
@@ -206,7 +209,8 @@ def _contract(path: Path, text: str | None) -> Contract | None:
 def check(
     paths: Sequence[Path],
     *,
-    reference: Path,
+    reference: Path | None = None,
+    goldens: Path | None = None,
     images: Path | None = None,
     ground_truth: Path | None = None,
     contract: ContractOptions | None = None,
@@ -218,9 +222,10 @@ def check(
     arch: Arch | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Hold existing artifacts against a checkpoint; the result is judged like an export.
+    """Hold existing artifacts against a checkpoint, goldens or both; the result is judged like an export.
 
-    The contract is what the caller states, completed by what the artifacts record. `runtime` is that of Core ML files;
+    With goldens alone nothing else is compared, and options about a comparison with the checkpoint are refused. The
+    contract is what the caller states, completed by what the artifacts record. `runtime` is that of Core ML files;
     of several, each runs every one of them, and is held against facex's executor too where that is one of them.
     `arch` is a processor that TFLite files are run on as well, emulated, and held against this machine's.
 
@@ -238,8 +243,20 @@ def check(
     runtimes = (runtime,) if isinstance(runtime, Runtime) else tuple(runtime)
     check_runtimes(runtimes)
     clock = Clock(progress)
+    if reference is None:
+        needing = {
+            "--images": images,
+            "--ground-truth": ground_truth,
+            "--limit": tuple(limits),
+            "--arch": arch,
+            "an option of the contract": contract != ContractOptions() and contract,
+        }
+        _require_goldens(goldens, [option for option, value in needing.items() if value])
+        assert goldens is not None
+        return _check_goldens(paths, goldens, precision, budget or Budget(), threads, runtimes, clock)
     with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
+        description = _goldens(goldens)
         loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
         for o in opened:
             _check_size(o, loaded.contract)
@@ -272,6 +289,7 @@ def check(
     if toolchain is not None:
         subjects = [o.subject for o in opened]
         elsewhere = architectures.compare(toolchain, subjects, found, loaded.contract, stated, clock)
+    replayed = _replayed([o.subject for o in opened], runtimes, description, threads, clock)
     artifacts = tuple(examination.artifact(o.subject) for o in opened)
     return Result(
         manifest=Manifest(
@@ -290,6 +308,7 @@ def check(
                 *_unchanged(opened, artifacts),
                 *examination.findings,
                 *elsewhere,
+                *replayed,
                 *examination.budget_findings(artifacts, budget),
             ),
             latency=examination.latency,
@@ -297,6 +316,87 @@ def check(
         ),
         timings_s=dict(clock.timings_s),
     )
+
+
+def _goldens(folder: Path | None) -> Description | None:
+    from facex.goldens import format as goldens
+
+    return goldens.load(folder) if folder else None
+
+
+def _require_goldens(goldens: Path | None, needing: Sequence[str]) -> None:
+    """Refuse a check that holds files against nothing, and options of one that holds them against a checkpoint.
+
+    Raises:
+        UsageError: either.
+    """
+    if goldens is None:
+        raise UsageError(
+            "nothing was given to hold the artifacts against", hint="--reference CHECKPOINT, --goldens FOLDER, or both"
+        )
+    if needing:
+        raise UsageError(f"{needing[0]}: is about a comparison with the checkpoint", hint="add --reference CHECKPOINT")
+
+
+def _check_goldens(
+    paths: Sequence[Path],
+    goldens: Path,
+    precision: Precision | None,
+    budget: Budget,
+    threads: int,
+    runtimes: Sequence[Runtime],
+    clock: Clock,
+) -> Result:
+    """Hold artifacts against goldens alone; the record's source is what the goldens say of the reference."""
+    from facex.goldens import format as format_
+    from facex.goldens import gate
+
+    with clock("read", f"reading {goldens.name}", named=False):
+        opened, record = find(paths, precision)
+        description = format_.load(goldens)
+    subjects = [o.subject for o in opened]
+    gate.check(subjects, description)
+    replayed = _replayed(subjects, runtimes, description, threads, clock)
+    examination = _timed(subjects, runtimes, threads, clock, warmup=5, runs=QUICK_RUNS, start=budget.needs_start)
+    artifacts = tuple(examination.artifact(subject) for subject in subjects)
+    return Result(
+        manifest=Manifest(
+            source=Source(
+                checkpoint=description.checkpoint,
+                sha256=description.sha256,
+                contract=description.contract,
+                assumed=(),
+                demonstration=demo.is_bundled(description.sha256),
+            ),
+            calibration=record.calibration if record else None,
+            evaluation=None,
+            artifacts=artifacts,
+            findings=(
+                *_unchanged(opened, artifacts),
+                *replayed,
+                *examination.budget_findings(artifacts, budget),
+            ),
+            latency=examination.latency,
+            tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
+        ),
+        timings_s=dict(clock.timings_s),
+    )
+
+
+def _replayed(
+    subjects: Sequence[Subject],
+    runtimes: Sequence[Runtime],
+    description: Description | None,
+    threads: int,
+    clock: Clock,
+) -> list[Finding]:
+    """What goldens say of files in every runtime; nothing where there are none."""
+    from facex.goldens import gate
+
+    if description is None:
+        return []
+    runs = runs_of(subjects, runtimes)
+    return gate.hold(runs, *open_sessions(runs, threads), description, clock)
 
 
 def _check_size(opened: Opened, contract: Contract) -> None:
@@ -357,7 +457,7 @@ class Timing:
 
     @property
     def exit_code(self) -> int:
-        """0, or 4 when a budget was exceeded."""
+        """0, 3 when goldens failed, or 4 when only a budget was exceeded."""
         return manifest.exit_code_of(self.findings)
 
 
@@ -368,12 +468,14 @@ def bench(
     precision: Precision | None = None,
     device: str | Sequence[str] = HOST,
     options: DeviceOptions | None = None,
+    replay: Path | None = None,
     progress: Progress | None = None,
 ) -> Timing:
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
     `device` is a word for `device_bench.find`, or several of them. A device skips files that it cannot time, as long as
-    it can time one. On this host, load time and memory are measured in processes of their own.
+    it can time one. On this host, load time and memory are measured in processes of their own. `replay` is a folder of
+    goldens that every device runs too.
 
     Raises:
         InputError: something given cannot be used.
@@ -385,23 +487,31 @@ def bench(
         raise UsageError(f"--warmup {options.warmup} --runs {options.runs}: must be at least 0 and 1")
     words = (device,) if isinstance(device, str) else tuple(device)
     devices = _devices(words, options)
+    if replay is not None:
+        _refuse_replay(devices, options)
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
+        description = _goldens(replay)
     subjects = [o.subject for o in opened]
+    if description is not None:
+        _check_replay(subjects, description)
     examinations: list[Examination] = []
     reports: list[DeviceReport] = []
+    replayed: list[Finding] = []
     for word, (module, argument) in devices.items():
         if word == HOST:
             examinations.append(_on_host(subjects, options, clock))
+            replayed += _replayed(subjects, (options.runtime,), description, options.threads, clock)
         else:
             examination, report = _on_device(subjects, word, module, argument, options, clock)
             examinations.append(examination)
             reports.append(report)
+            replayed += _replayed_on(subjects, word, module, argument, options, description, clock)
     artifacts = tuple(_artifact(subject, examinations) for subject in subjects)
     return Timing(
         artifacts=artifacts,
-        findings=_judged(artifacts, words, examinations, budget or Budget()),
+        findings=(*_judged(artifacts, words, examinations, budget or Budget()), *replayed),
         latency=tuple(entry for e in examinations for entry in e.latency),
         tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         devices=tuple(reports),
@@ -422,6 +532,53 @@ def _devices(words: Sequence[str], options: DeviceOptions) -> dict[str, tuple[An
     for word, (module, _) in found.items():
         device_bench.refuse_unknown(word, module, options)
     return found
+
+
+def _refuse_replay(devices: Mapping[str, tuple[Any, str]], options: DeviceOptions) -> None:
+    """Refuse devices that give no results back.
+
+    Raises:
+        UsageError: there is one, or the options have what runs the files keep them.
+    """
+    able = [HOST, *(name for name in device_bench.names() if name != HOST and hasattr(_module(name), "replay"))]
+    for word, (module, _) in devices.items():
+        if word != HOST and not hasattr(module, "replay"):
+            raise UsageError(f"--replay: --device {word} gives no results back", hint=f"choose from {', '.join(able)}")
+    if options.benchmark_apk:
+        raise UsageError("--replay contradicts --benchmark-apk: the app cannot give results back")
+
+
+def _module(name: str) -> Any:
+    return device_bench.find(name)[0]
+
+
+def _check_replay(subjects: Sequence[Subject], description: Description) -> None:
+    from facex.goldens import gate
+
+    gate.check(subjects, description)
+
+
+def _replayed_on(
+    subjects: Sequence[Subject],
+    word: str,
+    device: Any,
+    argument: str,
+    options: DeviceOptions,
+    description: Description | None,
+    clock: Clock,
+) -> list[Finding]:
+    """What goldens say of files that a device beside this host ran; nothing where there are none."""
+    from facex.goldens import gate, replay
+
+    if description is None:
+        return []
+    able = [s for s in subjects if s.target in device.TARGETS]
+    files = [DeviceFile(name=s.name, path=s.path, size=s.size, facts=s.facts) for s in able]
+    goldens = description.goldens
+    pictures = [replay.pixels(goldens, golden) for golden in goldens.goldens]
+    with clock("goldens", f"replaying the goldens on {word}", len(files) * len(pictures)):
+        outputs = device.replay(files, pictures, argument, options, clock.progress)
+    return gate.judge(able, outputs, description, device_bench.budgeted(word))
 
 
 def _judged(
@@ -445,17 +602,35 @@ def _artifact(subject: Subject, examinations: Sequence[Examination]) -> Artifact
 
 
 def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) -> Examination:
+    warmup, runs = options.warmup, options.runs
+    return _timed(subjects, (options.runtime,), options.threads, clock, warmup=warmup, runs=runs, start=True)
+
+
+def _timed(
+    subjects: Sequence[Subject],
+    runtimes: Sequence[Runtime],
+    threads: int,
+    clock: Clock,
+    *,
+    warmup: int,
+    runs: int,
+    start: bool,
+) -> Examination:
+    """Latency on this host, interleaved, and no parity; load time and memory too where `start` says so."""
     latency: list[Latency] = []
     ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
-    files = runs_of(subjects, (options.runtime,))
+    files = runs_of(subjects, runtimes)
     for size in dict.fromkeys(subject.size for subject in subjects):
-        sessions, absent = open_sessions([file for file in files if file.subject.size == size], options.threads)
+        sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
-        latency += measure(sessions, None, size, options.threads, clock, warmup=options.warmup, runs=options.runs)
-    started = launching.added(files, latency, options.threads, clock)
-    return Examination(runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None)
+        latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
+    timed = launching.added(files, latency, threads, clock) if start else tuple(latency)
+    labelled = of_runs(files, timed)
+    return Examination(
+        runs=files, findings=(), latency=tuple(labelled), runtimes=ran, untimed=no_latency, reference_faces=None
+    )
 
 
 def _on_device(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from facex import __version__, config, device_bench, exporters
+from facex import bundles as platforms
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
     BUDGET_LIMITS,
@@ -467,6 +468,57 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
 
 
 @cli.command()
+@click.argument("manifest", type=PATH)
+@_stacked(
+    *(
+        click.option(f"--{name}", metavar="DIR", type=PATH, help=f"Folder for the {name} bundle.")
+        for name in platforms.names()
+    )
+)
+@click.option("--reference", type=PATH, help="The checkpoint of the export.  [default: where the export found it]")
+@click.option(
+    "--goldens",
+    type=PATH,
+    help="Folder of photographs with faces to choose the goldens from.  [default: rendered ones]",
+)
+@click.option("--size", type=SIZE, help="Input size of the models, where the export has several.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(list(map(str, Precision))),
+    multiple=True,
+    help="Models to take along, the default first; repeatable.  [default: all that passed]",
+)
+@threads_option
+@json_option
+def bundle(manifest: Path, as_json: bool, **values: Any) -> int:
+    """Write what an app needs of an export into a folder a platform: models, code, and goldens that prove it at work.
+
+    Goldens are photographs with the faces that must be found in them, and how far each model may be off. A folder that
+    facex bundle wrote before is replaced, as a whole; one that holds anything else is refused. See docs/bundles.md.
+
+    \b
+    Examples:
+      facex bundle build/manifest.json --android app/face --ios FaceKit
+      facex bundle build/manifest.json --android app/face --goldens photos/ --precision w8a8
+    """  # noqa: D301 - click wants the character itself
+    from facex import bundling
+
+    folders = {name: folder for name in platforms.names() if (folder := values.pop(name)) is not None}
+    precisions = tuple(map(Precision, values.pop("precisions")))
+    with _progress() as progress:
+        result = bundling.bundle(manifest, folders, precisions=precisions, progress=progress, **values)
+    with _printing():
+        if as_json:
+            click.echo(_json(as_plain(result), result.exit_code), nl=False)
+        else:
+            from facex.report import bundles
+
+            bundles.render(result, _console())
+    return result.exit_code
+
+
+@cli.command()
 @click.argument("folder", type=PATH)
 @click.option("--count", type=click.IntRange(1, 100_000), default=16, show_default=True, help="Photographs.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything in them.")
@@ -490,7 +542,8 @@ def render(folder: Path, count: int, seed: int) -> int:
 
 @cli.command()
 @click.argument("artifacts", type=PATH, nargs=-1, required=True)
-@click.option("--reference", type=PATH, required=True, help="The checkpoint that the artifacts must agree with.")
+@click.option("--reference", type=PATH, help="The checkpoint that the artifacts must agree with.")
+@click.option("--goldens", type=PATH, help="A bundle, or a folder of goldens, that the artifacts must reproduce.")
 @click.option("--precision", type=click.Choice(list(map(str, Precision))), help="Of artifacts whose names do not tell.")
 @evidence_options
 @contract_options
@@ -505,15 +558,17 @@ def render(folder: Path, count: int, seed: int) -> int:
 @click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
 @json_option
 def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
-    """Hold existing ARTIFACTS, or all those of one manifest.json, against a checkpoint: the gate for CI.
+    """Hold existing ARTIFACTS, or all those of one manifest.json, against a checkpoint or goldens: the gate for CI.
 
-    What the contract options do not state is taken from what the artifacts record.
+    Goldens are what facex bundle left beside the models, and need neither checkpoint nor photographs. With a
+    checkpoint, what the contract options do not state is taken from what the artifacts record.
 
     \b
     Examples:
       facex check build/manifest.json --reference model.pth --images photos/
       facex check app/assets/face_w8a8.tflite --reference model.pth --images photos/ --min-f1 0.98 --max-size-mb 0.7
       facex check build/model_640x640_w8a8.tflite --reference model.pth --images photos/ --arch arm64
+      facex check build/model_640x640_w8a8.tflite --goldens app/face
     """  # noqa: D301 - click wants the character itself
     from facex import checking, workspace
     from facex.pipeline import write_reports
@@ -546,6 +601,11 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @budget_options
 @runtime_option
 @device_options
+@click.option(
+    "--replay",
+    type=PATH,
+    help="A bundle, or a folder of goldens, that this host or the phone of adb must reproduce as well.",
+)
 @json_option
 def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     """Time ARTIFACTS, or all those of one manifest.json, on this host, where several are interleaved, or on devices.
@@ -555,11 +615,12 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
       facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
       facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
+      facex bench build/model_640x640_w8a8.tflite --device adb --replay app/face
       facex bench build/model_640x640_w8a8.tflite --device pixel-4 --device snapdragon-8-gen-2
     """  # noqa: D301 - click wants the character itself
     from facex import checking
 
-    precision, device = values.pop("precision"), values.pop("device")
+    precision, device, replay = values.pop("precision"), values.pop("device"), values.pop("replay")
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
@@ -567,6 +628,7 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
             precision=Precision(precision) if precision else None,
             device=device,
             options=DeviceOptions(**values),
+            replay=replay,
             progress=progress,
         )
     with _printing():

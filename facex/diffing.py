@@ -14,7 +14,7 @@ from facex.regression import BUDGET_UNITS, Figure, Rule, direction_of, judged
 from facex.report.wording import condition
 from facex.types import HOST, Artifact, Finding, Latency, LatencyKind, Verdict, as_plain
 
-REPORT_KEYS = ("timings_s", "exit_code", "command")
+REPORT_KEYS = ("timings_s", "exit_code", "command", manifest.SOURCE_PATH)
 """What a `report.json` holds beside the keys of a manifest."""
 
 _BYTES_PER_MB = 1e6

@@ -140,7 +140,7 @@ def examine(
         findings += [*found, *_lint(own, evidence)]
         faces = seen if faces is None else faces + (seen or 0)
         timed = measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
-        latency += _of_runs(group, launching.added(group, timed, threads, clock) if start else timed)
+        latency += of_runs(group, launching.added(group, timed, threads, clock) if start else timed)
     return Examination(
         runs=runs,
         findings=tuple(findings),
@@ -151,7 +151,7 @@ def examine(
     )
 
 
-def _of_runs(runs: Sequence[Run], latency: Sequence[Latency]) -> list[Latency]:
+def of_runs(runs: Sequence[Run], latency: Sequence[Latency]) -> list[Latency]:
     """Latencies by the names of runs as those of artifacts in a runtime."""
     known = {run.name: run for run in runs}
     return [

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from facex.reference.photographs import Photograph
 
-REPORTS = ("report.json", "junit.xml")
+REPORTS = (manifest.REPORT_NAME, "junit.xml")
 CALIBRATED = frozenset({Precision.W8A8})
 """What cannot be written without calibration photographs."""
 ROUNDED = frozenset({Precision.W8, Precision.P6, Precision.P4})
@@ -185,7 +185,7 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
         record = _build(build, planned, evidence, calib, clock)
         result = Result(manifest=record, timings_s=dict(clock.timings_s))
         with stage("promote"):
-            _write_out(out, build, result, command)
+            _write_out(out, build, result, command, checkpoint)
     return result
 
 
@@ -388,19 +388,21 @@ def tool_versions(targets: Iterable[str]) -> dict[str, str]:
     return {"facex": __version__, "python": platform.python_version(), **found}
 
 
-def _write_out(out: Path, build: Path, result: Result, command: str) -> None:
+def _write_out(out: Path, build: Path, result: Result, command: str, checkpoint: Path) -> None:
     """Write the reports where everything else was built, then move all of it at once."""
     record = result.manifest
-    write_reports(build, result, command)
+    write_reports(build, result, command, checkpoint)
     manifest.write_text(build / manifest.FILE_NAME, manifest.to_json(record.reproducible()))
     moves = [(build / artifact.name, out / artifact.path) for artifact in record.artifacts]
     workspace.promote([*moves, *((build / name, out / name) for name in (*REPORTS, manifest.FILE_NAME))], out)
 
 
-def write_reports(out: Path, result: Result, command: str) -> None:
-    """`report.json` and `junit.xml` of a run."""
+def write_reports(out: Path, result: Result, command: str, checkpoint: Path | None = None) -> None:
+    """`report.json` and `junit.xml` of a run; of an export, the report tells where its checkpoint is."""
     from facex.report import document, junit
 
     report = document.to_dict(result.manifest, timings_s=result.timings_s, command=command)
-    manifest.write_text(out / "report.json", document.to_text(report))
+    if checkpoint is not None:
+        report[manifest.SOURCE_PATH] = checkpoint.resolve().as_posix()
+    manifest.write_text(out / manifest.REPORT_NAME, document.to_text(report))
     manifest.write_text(out / "junit.xml", junit.to_xml(result.manifest))

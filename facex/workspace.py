@@ -3,6 +3,8 @@
 In `out/facex-work`, `.facex` says that the folder is facex's; `*.failed` is what did not pass in the last run that
 finished; `build-<process>-…/` is what a run is building, and stays behind only when it is killed; `reconstruct-…` is
 how far an interrupted run came, for the next one; `replaced-…/` is what the promotion under way replaces.
+
+Whole folders that are replaced, such as bundles, are built in `.<name>-<process>-…/` beside them.
 """
 
 from __future__ import annotations
@@ -164,3 +166,64 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A new folder beside another one, removed at the end unless it was moved, with the parents that it needed."""
+    created = [parent for parent in folder.absolute().parents if not parent.exists()]
+    build: Path | None = None
+    try:
+        with stage("prepare"):
+            folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+            build = scratch(folder.absolute().parent, f".{folder.name}")
+            build.chmod(0o755)  # mkdtemp lets nobody else in
+        yield build
+    finally:
+        if build is not None:
+            shutil.rmtree(build, ignore_errors=True)
+        for parent in created:
+            with contextlib.suppress(OSError):  # not empty: the bundle is in it
+                parent.rmdir()
+
+
+def promote_folders(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move built folders into place, all of them or none.
+
+    Raises:
+        OSError: one could not be moved; everything is as it was.
+        BackendError: the same, and what had been there could not be put back; the message says where it is.
+    """
+    done: list[tuple[Path, Path, Path | None]] = []
+    try:
+        for build, folder in moves:
+            aside: Path | None = None
+            if os.path.lexists(folder):
+                aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-replaced-", dir=folder.absolute().parent))
+                done.append((build, folder, aside))
+                os.rename(folder, aside / folder.name)
+            else:
+                done.append((build, folder, None))
+            os.rename(build, folder)
+    except BaseException as error:
+        _put_folders_back(done, error)
+        raise
+    for _, _, aside in done:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_folders_back(done: Sequence[tuple[Path, Path, Path | None]], error: BaseException) -> None:
+    for build, folder, aside in reversed(done):
+        try:
+            if not build.exists() and folder.exists():
+                os.rename(folder, build)
+            if aside is not None:
+                if (aside / folder.name).exists():
+                    os.rename(aside / folder.name, folder)
+                aside.rmdir()
+        except OSError as failure:
+            raise BackendError(
+                f"{failure.strerror or failure} while undoing '{error}'; what was replaced is in {aside}",
+                hint="move it back by hand",
+            ) from failure

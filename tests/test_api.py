@@ -226,7 +226,10 @@ def test_errors_have_exit_codes(tmp_path: Path, seeded_checkpoint: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-RENAMED = {"--target": "targets", "--precision": "precisions", "--size": "sizes", "--limit": "limits"}
+RENAMED = {
+    "export": {"--target": "targets", "--precision": "precisions", "--size": "sizes"},
+    "bundle": {"--precision": "precisions"},
+}
 ONLY_IN_A_TERMINAL = {"--help", "--json", "--plan"}
 SHORT_FOR_ANOTHER = {"--fp16", "--palettize", "--min-f1", "--max-nme"}
 
@@ -236,13 +239,13 @@ def _functions_option(command: str, option: click.Option) -> str | None:
     flag = option.opts[0]
     if flag in ONLY_IN_A_TERMINAL | SHORT_FOR_ANOTHER or (command, flag) == ("check", "--out"):
         return None
-    renamed = RENAMED.get(flag) if command == "export" or flag == "--limit" else None
+    renamed = {"--limit": "limits", **RENAMED.get(command, {})}.get(flag)
     return renamed or flag[2:].replace("-", "_")
 
 
 OPTIONS = [
     (command, name)
-    for command in ("export", "check", "bench")
+    for command in ("export", "check", "bench", "bundle")
     for param in cli.commands[command].params
     if isinstance(param, click.Option) and (name := _functions_option(command, param))
 ]
@@ -258,7 +261,9 @@ def test_every_option_of_the_command_line_is_an_option_of_the_function(command: 
 
 
 def test_the_package_offers_what_it_says() -> None:
-    assert set(facex.__all__) == {"__version__", "bench", "check", "diff", "export", "identify", "identify_file"}
+    assert set(facex.__all__) == {
+        *("__version__", "bench", "bundle", "check", "diff", "export", "identify", "identify_file"),
+    }
     assert all(hasattr(facex, name) for name in facex.__all__)
 
 

@@ -92,6 +92,7 @@ def test_help_lists_the_commands_and_the_exit_codes(run_facex: Run) -> None:
     assert ran.code == 0
     assert COMMANDS == [
         "bench",
+        "bundle",
         "check",
         "debug-fp16",
         "debug-int8",

@@ -341,7 +341,8 @@ def test_operators_of_real_files(tmp_path: Path, exported: Path) -> None:
 
 def test_a_report_is_a_manifest_too(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    path.write_text(json.dumps({**GOLDEN, "timings_s": {}, "exit_code": 3, "command": "facex export"}))
+    beside = {"timings_s": {}, "exit_code": 3, "command": "facex export", "source_path": "/a/model.pth"}
+    path.write_text(json.dumps({**GOLDEN, **beside}))
     assert diffing.load(path).exit_code == 3
 
 

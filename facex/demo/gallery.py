@@ -43,6 +43,7 @@ class Stream(enum.IntEnum):
     CALIBRATION = 3
     PARITY = 4
     OTHER = 5
+    GOLDENS = 6
 
 
 def render(folder: Path, *, stream: Stream, count: int, seed: int = 0, processes: int | None = None,

@@ -8,6 +8,7 @@ whose `device` begins with that word. `host` times opened sessions; every other 
     TARGETS                                            targets whose files it can time
     OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
     measure(files, argument, options, progress)        -> (latencies, DeviceReport)
+    replay(files, pictures, argument, options, progress)   optional: -> file -> for every picture, outputs by name
 
 A phone of the table of `estimate` is a word too: `pixel-4` is `estimate:pixel-4`.
 `budget` is not a device: it turns sizes and latencies into findings. Nor is `emulator`,

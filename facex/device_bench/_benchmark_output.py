@@ -18,11 +18,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from facex.errors import DeviceError
-from facex.types import OperatorTime
+from facex.types import OperatorTime, TensorInfo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 US_PER_MS = 1000.0
 AGREEMENT = 1e-3
@@ -187,3 +191,29 @@ def _column(index: int, name: str) -> str:
     if name == "name":
         return "(.*)"
     return "(.+?)" if index == 0 else rf"({_NUMBER})%?"
+
+
+def tensors(raw: bytes, outputs: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+    """The output tensors that `--output_filepath` wrote: the bytes of one after the other, in the order of the file.
+
+    Args:
+        raw: the whole dump; little-endian, as every Android is.
+        outputs: of the model.
+
+    Raises:
+        DeviceError: it is shorter or longer than the outputs.
+    """
+    import numpy as np
+
+    sizes = [int(np.prod(o.shape)) * np.dtype(o.dtype).itemsize for o in outputs]
+    if len(raw) != sum(sizes):
+        raise DeviceError(
+            f"benchmark_model wrote {len(raw)} bytes of outputs, the file's outputs are {sum(sizes)}",
+            hint="try again; if it stays so, the program is too old or ran another file",
+        )
+    found, start = {}, 0
+    for output, size in zip(outputs, sizes, strict=True):
+        dtype = np.dtype(output.dtype).newbyteorder("<")
+        found[output.name] = np.frombuffer(raw[start : start + size], dtype).reshape(output.shape)
+        start += size
+    return found

@@ -10,12 +10,14 @@ https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/tools/bench
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from facex import cache
 from facex.device_bench import _benchmark_output, _phone
@@ -33,6 +35,10 @@ from facex.types import (
     LatencyKind,
     OperatorTime,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TARGETS = ("tflite",)
 OPTIONS = ("benchmark_model", "benchmark_apk", "delegate", "cpu_mask", "profile")
@@ -59,6 +65,7 @@ _MACHINES = {"arm64-v8a": 183, "armeabi-v7a": 40, "armeabi": 40, "x86_64": 62, "
 MB_PER_MIB = 2**20 / 1e6
 
 _TAG = "facex"
+_IMAGE, _OUTPUTS = "image.raw", "outputs.raw"
 
 
 def measure(
@@ -104,6 +111,98 @@ def measure(
         warnings=tuple(warnings),
     )
     return tuple(latency for latency, _ in pairs), report
+
+
+def replay(
+    files: Sequence[DeviceFile],
+    pictures: Sequence[NDArray[np.uint8]],
+    argument: str,
+    options: DeviceOptions,
+    progress: Progress,
+) -> dict[str, list[dict[str, NDArray[Any]]]]:
+    """Run files on a phone on given pictures, each in a process of its own, and fetch their outputs.
+
+    Args:
+        files: TFLite files.
+        pictures: uint8 [1, H, W, 3], RGB, input pixels of every file.
+        argument: as for `measure`.
+        options: as for `measure`.
+        progress: advanced after every picture of every file, and warned.
+
+    Returns:
+        Name of a file -> for every picture, its outputs by name, as the file types and shapes them.
+
+    Raises:
+        UsageError, DeviceError: as `measure`; and where outputs are not what the file says they are.
+    """
+    _check(options)
+    phone = _phone.connect(argument)
+    way = _program(_phone.facts(phone), options)
+    found: dict[str, list[dict[str, NDArray[Any]]]] = {}
+    with _phone.folder(phone, progress.warn) as folder:
+        way.prepare(phone, folder)
+        for file in files:
+            with stage(file.name):
+                model = _pushed(phone, folder, file)
+                flags = [*_flags(model, dataclasses.replace(options, warmup=1, runs=1)), *_input_flags(file, folder)]
+                found[file.name] = []
+                for picture in pictures:
+                    found[file.name].append(_outputs(phone, folder, file, picture, way, flags, options.delegate))
+                    progress.advance()
+    return found
+
+
+def _input_flags(file: DeviceFile, folder: str) -> list[str]:
+    """A picture for the image, and a file for the outputs: one after the other, in the file's order."""
+    shape = ",".join(map(str, file.facts.inputs[0].shape))
+    return [
+        "--input_layer=image",
+        f"--input_layer_shape={shape}",
+        f"--input_layer_value_files=image:{folder}/{_IMAGE}",
+        f"--output_filepath={folder}/{_OUTPUTS}",
+    ]
+
+
+def _outputs(
+    phone: Phone,
+    folder: str,
+    file: DeviceFile,
+    picture: NDArray[np.uint8],
+    way: _Way,
+    flags: Sequence[str],
+    delegate: Delegate,
+) -> dict[str, NDArray[Any]]:
+    with tempfile.TemporaryDirectory() as here:
+        image, outputs = Path(here) / _IMAGE, Path(here) / _OUTPUTS
+        image.write_bytes(picture.tobytes())
+        phone.push(image, f"{folder}/{_IMAGE}")
+        phone.shell("rm", "-f", f"{folder}/{_OUTPUTS}")  # what another picture gave is not this one's
+        text = way.run(phone, folder, flags)
+        found = _benchmark_output.parse(text)
+        _check_delegate(found, delegate)
+        _check_known(found)
+        phone.pull(f"{folder}/{_OUTPUTS}", outputs)
+        return _benchmark_output.tensors(outputs.read_bytes(), file.facts.outputs)
+
+
+def _check_known(found: Timings) -> None:
+    """Refuse the outputs of a random picture, or none.
+
+    Raises:
+        DeviceError: the program ignored the flags that give it a picture or ask for its outputs.
+    """
+    for note in found.notes:
+        if note.startswith("Unconsumed") and any(flag in note for flag in ("input_layer", "output_filepath")):
+            raise DeviceError(
+                f"this benchmark_model gives no outputs back: {note}", hint="use a newer one, see docs/devices.md"
+            )
+
+
+def _pushed(phone: Phone, folder: str, file: DeviceFile) -> str:
+    model = f"{folder}/model.tflite"  # whatever characters the file's own name has
+    phone.push(file.path, model)
+    phone.shell("chmod", "644", model)
+    return model
 
 
 def _check(options: DeviceOptions) -> None:
@@ -233,10 +332,7 @@ def _measured(
     options: DeviceOptions,
     warn: Callable[[str], None],
 ) -> tuple[Latency, DeviceRun]:
-    model = f"{folder}/model.tflite"  # whatever characters the file's own name has
-    phone.push(file.path, model)
-    phone.shell("chmod", "644", model)
-    flags = _flags(model, options)
+    flags = _flags(_pushed(phone, folder, file), options)
     before = _phone.state(phone)
     text = way.run(phone, folder, flags)
     after = _phone.state(phone)

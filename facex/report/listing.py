@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from facex.report import goldens
 from facex.report.printing import add_row, make_table, print_whole, write_fields, write_line
 from facex.report.wording import comparison, condition, figure, plural
 from facex.types import (
@@ -60,6 +61,8 @@ def timing(
         write_line(console, text)
     if any(entry.kind is not LatencyKind.ESTIMATE for entry in latency):
         write_line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
+    for text in goldens.texts(findings):
+        write_line(console, f"goldens: {text}")
     _verdicts(findings, console)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from facex.errors import EXIT_OK
 from facex.manifest import FACES_FINDING, Manifest, Source
-from facex.report import runtimes, table
+from facex.report import goldens, runtimes, table
 from facex.report.fields import OPTIONS, joined
 from facex.report.table import Line
 from facex.report.wording import OUTCOMES, comparison, condition, encodable, plural, printable, start
@@ -52,6 +52,7 @@ def render(manifest: Manifest, *, out_dir: Path | None, console: Console) -> Non
         [*table.lines(manifest, width), *_beside_executor(manifest, width), *_latencies(manifest, width)]
         if manifest.artifacts
         else [[("No artifacts.", "")]],
+        list(_goldens(manifest, width)),
         list(_failures(manifest, width)),
         list(_skips(manifest, width)),
         list(_origin(manifest, width)),
@@ -115,6 +116,12 @@ def _latencies(manifest: Manifest, width: int) -> Iterator[Line]:
 
 def _range(values: list[int]) -> str:
     return f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _goldens(manifest: Manifest, width: int) -> Iterator[Line]:
+    """What each file found in the goldens, where there were any."""
+    for i, text in enumerate(goldens.texts(manifest.findings)):
+        yield from _paragraph("" if i else "Goldens", text, width)
 
 
 def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
@@ -235,6 +242,9 @@ def _outcome(manifest: Manifest, out_dir: Path | None, width: int) -> Iterator[L
     faces = [f for f in manifest.findings if f.name == FACES_FINDING]
     compared = {f.artifact for f in faces if f.verdict is not Verdict.SKIPPED}
     skipped = {f.artifact for f in faces if f.verdict is Verdict.SKIPPED}
+    compared |= {
+        a.name for a in manifest.artifacts if a.name not in skipped and goldens.held(manifest.findings, a.name)
+    }
     unproven = sum(a.name not in compared for a in manifest.artifacts)
     partly = sum(a.name in compared & skipped for a in manifest.artifacts)
     parts = [f"{failed} of {plural(total, 'artifact')} failed" if failed else plural(total, "artifact")]
