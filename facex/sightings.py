@@ -1,4 +1,4 @@
-"""What a run of an artifact saw beside the reference, small enough to keep: figures of faces, and the worst photographs.
+"""What a run of an artifact saw beside the reference, small enough to keep: figures of faces, the worst photographs.
 
 `facex.parity.witness` collects it in the pass over the photographs, the page of a run draws it.
 """
