@@ -46,10 +46,10 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
-            `fp32_ops`, `images`, `ground_truth`, `head`, `threads`, `opset`, `deployment_target`, `author`,
-            `license`, `model_version`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as
-            texts like `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
-            `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
+            `fp32_ops`, `images`, `ground_truth`, `report_photographs`, `head`, `threads`, `opset`,
+            `deployment_target`, `author`, `license`, `model_version`, `max_size_mb`, `max_latency_ms`,
+            `max_load_ms`, `max_memory_mb`; `limits` as texts like `"w8a8.matched_f1=0.97"`; and those of the contract,
+            `activation`, `anchors`, `variances`, `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -228,6 +228,7 @@ class _Options:
     PLAIN = {  # noqa: RUF012 - a constant
         "export": (
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
+            "report_photographs",
         ),
         "check": ("images", "ground_truth", "precision", "threads", "runtime", "arch"),
         "identify": ("images", "photographs", "threads"),
@@ -320,7 +321,7 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Arch, Effort, Fp32Ops, Head, Precision, Runtime
+        from facex.types import Arch, Effort, Fp32Ops, Head, Precision, ReportPhotographs, Runtime
 
         kinds: dict[str, Any] = {
             "arch": Arch,
@@ -329,6 +330,7 @@ class _Options:
             "int8_effort": Effort,
             "runtime": Runtime,
             "fp32_ops": Fp32Ops,
+            "report_photographs": ReportPhotographs,
         }
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:

@@ -16,8 +16,8 @@ from facex.report import runtimes, table
 from facex.report.fields import OPTIONS, joined
 from facex.report.outcome import outcome, skips
 from facex.report.table import Line
-from facex.report.wording import comparison, condition, encodable, plural, printable, start
-from facex.types import Finding, LatencyKind, SettledBy, Verdict, run_name
+from facex.report.wording import comparison, condition, encodable, plural, printable, restates, start
+from facex.types import LatencyKind, SettledBy, Verdict, run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,6 @@ MIN_WIDTH = 60
 _LABEL_WIDTH = 13
 _GLUE = "\N{NO-BREAK SPACE}"
 _SPACES = re.compile(r"[ \t\n\r\f\v]+")
-_NUMBER = re.compile(r"-?[0-9.]+(e[-+]?[0-9]+)?")
 
 DEMONSTRATION = (
     "This is the demonstration detector that facex brings along. It was trained on rendered faces only and is none for "
@@ -129,18 +128,12 @@ def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for finding, row in zip(failed, rows, strict=True):
         cells = "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True))
-        reason = "" if _restates(finding) else printable(" ".join(finding.reason.split()))
+        reason = "" if restates(finding) else printable(" ".join(finding.reason.split()))
         if len("FAIL  ") + len(cells) + 2 + len(reason) <= width:
             yield [("FAIL  ", "bold red"), (f"{cells}  {reason}", "")]
         else:
             yield [("FAIL  ", "bold red"), (cells, "")]
             yield from _paragraph("", reason, width, indent=8) if reason else ()
-
-
-def _restates(finding: Finding) -> bool:
-    """Whether the reason is only the figures over again, as in `0.873 is below 0.98`."""
-    known = {"is", "above", "below", "the", "limit", "of", finding.unit}
-    return finding.actual is not None and all(w in known or _NUMBER.fullmatch(w) for w in finding.reason.split())
 
 
 def _skips(manifest: Manifest, width: int) -> Iterator[Line]:

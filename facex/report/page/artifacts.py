@@ -12,8 +12,8 @@ from facex.report import table
 from facex.report.page import charts
 from facex.report.page.exhibits import Exhibits
 from facex.report.page.overlays import Side, caption, sides
-from facex.report.page.thumbnails import shown
-from facex.report.wording import NOTHING, comparison, condition, plural, start
+from facex.report.page.thumbnails import MANY, shown
+from facex.report.wording import NOTHING, comparison, condition, plural, restates, start
 from facex.types import Artifact, FileFacts, Finding, Latency, Runtime, Verdict, run_name
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class RunView:
     checks: tuple[Check, ...]
     charts: tuple[tuple[str, Markup], ...]
     summary: str
+    differs: bool
     pairs: tuple[Pair, ...]
 
 
@@ -135,7 +136,7 @@ def check(finding: Finding) -> Check:
         limit=limit,
         verdict=finding.verdict,
         reported=finding.limit is None and finding.verdict is Verdict.PASS,
-        reason=finding.reason,
+        reason="" if restates(finding) else finding.reason,
     )
 
 
@@ -184,19 +185,21 @@ def _run(
         name=runtime.value if runtime else "",
         verdict=manifest.verdict_in(artifact.name, runtime),
         checks=tuple(map(check, about)),
-        charts=_charts(key, seen, limit) if seen else (),
+        charts=_charts(key, seen, limit, len(exhibits.sightings)) if seen else (),
         summary=_summary(seen) if seen else "",
+        differs=bool(seen and seen.differing),
         pairs=_pairs(seen, exhibits, keys) if seen else (),
     )
 
 
-def _charts(key: str, seen: Sightings, limit: float | None) -> tuple[tuple[str, Markup], ...]:
+def _charts(key: str, seen: Sightings, limit: float | None, runs: int) -> tuple[tuple[str, Markup], ...]:
     if not len(seen.nme) + len(seen.lost_scores) + len(seen.extra_scores):
         return ()
-    first = ("Score of every face, artifact against reference", charts.scores(key, seen))
+    dots = charts.DOTS * MANY // max(runs, MANY)
+    first = ("Score of every face, artifact against reference", charts.scores(key, seen, dots))
     if not len(seen.nme):
         return (first,)
-    return (first, ("Landmark error of every face against its size", charts.landmarks(key, seen, limit)))
+    return (first, ("Landmark error of every face against its size", charts.landmarks(key, seen, limit, dots)))
 
 
 def _summary(seen: Sightings) -> str:
@@ -210,7 +213,7 @@ def _summary(seen: Sightings) -> str:
 
 def _pairs(seen: Sightings, exhibits: Exhibits, keys: Mapping[Path, str]) -> tuple[Pair, ...]:
     found = []
-    for scene in shown(seen):
+    for scene in shown(seen, len(exhibits.sightings)):
         thumbnail = exhibits.thumbnails.get(scene.path)
         if thumbnail is not None:
             left, right = sides(scene, thumbnail)

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from facex.sightings import Sightings
 
@@ -31,13 +32,14 @@ _VARIABLES = {
 }  # fmt: skip
 """Colours that the page puts its own in place of."""
 
-DOT, LOST_DOT, EXTRA_DOT = "#3d85d9", "#e0554d", "#9a6fe0"
-"""Of dots, which are drawn as pixels lest thousands of faces fill the page; seen on white and on black."""
-
 NARROW, WIDE = (4.2, 3.2), (8.4, 2.7)
-DOTS_PER_INCH = 150
+DOTS = 1000
+"""The most that a chart draws of one kind."""
+_DOTS_ID = "dots-"
 SCORE_FLOOR = 0.5
 ROW_OF_UNMATCHED = 0.47
+CLIPPED = 0.001
+"""Share of a tensor's values beyond its grid from which on it is marked; calibration clips a few on purpose."""
 ZERO_NME = 1e-8
 """Stands for no error at all on a logarithmic axis."""
 
@@ -45,41 +47,59 @@ _NUMBER = re.compile(r"-?\d+\.\d+")
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
-def scores(name: str, seen: Sightings) -> Markup:
-    """The artifact's score of every face against the reference's, and those that only one side found at the edges."""
+def scores(name: str, seen: Sightings, dots: int = DOTS) -> Markup:
+    """The artifact's score of every face against the reference's, and those that only one side found at the edges.
+
+    Args:
+        name: unique on the page.
+        seen: of one run.
+        dots: the most of a kind; of more, the half that shifts most and an even sample of the others.
+    """
+    shift = np.abs(seen.candidate_scores.astype(np.float64) - seen.reference_scores)
+    drawn = _sample(shift, dots)
 
     def draw(axes: Axes) -> None:
         axes.plot([SCORE_FLOOR, 1], [SCORE_FLOOR, 1], color=FAINT, linewidth=0.8)
-        dots: dict[str, Any] = {"s": 9, "alpha": 0.55, "linewidths": 0, "rasterized": True}
-        axes.scatter(seen.reference_scores, seen.candidate_scores, color=DOT, **dots)
-        edge: dict[str, Any] = {"s": 26, "linewidths": 0, "rasterized": True, "clip_on": False}
-        lost, extra = seen.lost_scores, seen.extra_scores
-        axes.scatter(lost, np.full(len(lost), ROW_OF_UNMATCHED), color=LOST_DOT, marker="v", **edge)
-        axes.scatter(np.full(len(extra), ROW_OF_UNMATCHED), extra, color=EXTRA_DOT, marker="<", **edge)
+        _dots(axes, seen.reference_scores[drawn], seen.candidate_scores[drawn], BLUE, 3)
+        lost = seen.lost_scores[_sample(seen.lost_scores, dots)]
+        extra = seen.extra_scores[_sample(seen.extra_scores, dots)]
+        _dots(axes, lost, np.full(len(lost), ROW_OF_UNMATCHED), RED, 5)
+        _dots(axes, np.full(len(extra), ROW_OF_UNMATCHED), extra, VIOLET, 5)
         axes.set(xlim=(0.45, 1.01), ylim=(0.45, 1.01), xlabel="score of the reference", ylabel="score of the artifact")
         ticks = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
         _ticks(axes.xaxis, ticks, [f"{t:.1f}" for t in ticks])
         _ticks(axes.yaxis, ticks, [f"{t:.1f}" for t in ticks])
 
-    shift = np.abs(seen.candidate_scores.astype(np.float64) - seen.reference_scores)
     largest = f"{shift.max():.3g}" if len(shift) and np.isfinite(shift).all() else "not known"
-
     text = (
-        f"Scores of {len(shift)} faces that both sides found, largest shift {largest}; "
+        f"Scores of {_of(drawn, shift)} that both sides found, largest shift {largest}; "
         f"{len(seen.lost_scores)} lost, {len(seen.extra_scores)} extra."
     )
     return _drawn(f"{name}-scores", text, NARROW, draw)
 
 
-def landmarks(name: str, seen: Sightings, limit: float | None) -> Markup:
-    """The landmark error of every face against its size, with the mean and the limit that the mean is held to."""
+def landmarks(name: str, seen: Sightings, limit: float | None, dots: int = DOTS) -> Markup:
+    """The landmark error of every face against its size, with the mean and the limit that the mean is held to.
+
+    Args:
+        name: unique on the page.
+        seen: of one run.
+        limit: of the mean; None where it has none.
+        dots: the most; of more, the half with the largest errors and an even sample of the others.
+    """
     finite = np.isfinite(seen.nme) & np.isfinite(seen.side_px) & (seen.side_px > 0)
     sides, errors = seen.side_px[finite], np.maximum(seen.nme[finite].astype(np.float64), ZERO_NME)
     mean = float(seen.nme[finite].mean()) if finite.any() else math.nan
+    drawn = _sample(errors, dots)
 
     def draw(axes: Axes) -> None:
-        axes.set(xscale="log", yscale="log", xlabel="side of the face, input pixels", ylabel="landmark error")
-        axes.scatter(sides, errors, s=9, alpha=0.55, linewidths=0, rasterized=True, color=DOT)
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="side of the face, input pixels",
+            ylabel="landmark error, share of the side",
+        )
+        _dots(axes, sides[drawn], errors[drawn], BLUE, 3)
         levels = [value for value in (mean, limit) if value is not None and value > 0]
         low, high = _span([*errors.tolist(), *levels], 1.5)
         left, right = _span(sides.tolist(), 1.15)
@@ -88,7 +108,7 @@ def landmarks(name: str, seen: Sightings, limit: float | None) -> Markup:
         _ticks(axes.xaxis, sizes or [left, right], [f"{side:g}" for side in sizes] or [f"{left:.3g}", f"{right:.3g}"])
         steps = _decades(low, high)
         _ticks(axes.yaxis, steps, [f"{100 * step:.3g}%" if step >= 1e-5 else f"{100 * step:.0e}%" for step in steps])
-        for value, colour, words in ((mean, BLUE, "mean"), (limit, RED, "limit of the mean")):
+        for value, colour, words in ((mean, INK, "mean"), (limit, RED, "limit of the mean")):
             if value is not None and value > 0:
                 axes.axhline(value, color=colour, linewidth=1.2, linestyle="-" if words == "mean" else (0, (4, 3)))
                 side, at = ("left", left * 1.03) if words == "mean" else ("right", right / 1.03)
@@ -96,7 +116,7 @@ def landmarks(name: str, seen: Sightings, limit: float | None) -> Markup:
 
     told = f"mean {mean:.2%}" if mean >= 1e-4 else f"mean {100 * mean:.1e}%"
     bound = "" if limit is None else f", limit of the mean {limit:.2%}" if limit >= 1e-4 else f", limit {limit:g}"
-    text = f"Landmark error of {int(finite.sum())} faces over the side of the face: {told}{bound}."
+    text = f"Landmark error of {_of(drawn, errors)} over the side of the face: {told}{bound}."
     return _drawn(f"{name}-landmarks", text, NARROW, draw)
 
 
@@ -107,15 +127,17 @@ def ranges(name: str, seen: Insight) -> Markup:
     def draw(axes: Axes) -> None:
         axes.axhspan(0, 1, color=BAND, linewidth=0)
         for i, (tensor, low, high) in enumerate(spans):
-            colour = RED if tensor.clipped_fraction > 0 else BLUE
+            colour = RED if tensor.clipped_fraction > CLIPPED else BLUE
             axes.plot([i, i], [max(low, -0.45), min(high, 1.45)], color=colour, linewidth=2, solid_capstyle="butt")
         axes.set(xlim=(-1, len(spans)), ylim=(-0.5, 1.5), ylabel="values, share of the grid")
         axes.set_xlabel("quantized tensors, in the order of the network")
         _ticks(axes.yaxis, [0, 0.5, 1], ["lowest", "middle", "highest"])
         _ticks(axes.xaxis, *_indices(len(spans)))
 
-    clipped = sum(t.clipped_fraction > 0 for t in seen.tensors)
-    text = f"Values of {len(spans)} tensors on their 8-bit grids; {clipped} have values beyond it, which are clipped."
+    clipped = sum(t.clipped_fraction > CLIPPED for t in seen.tensors)
+    text = (
+        f"Values of {len(spans)} tensors on their 8-bit grids; of {clipped} more than 0.1% of the values are clipped."
+    )
     return _drawn(f"{name}-ranges", text, WIDE, draw)
 
 
@@ -129,7 +151,7 @@ def noise(name: str, seen: Insight) -> Markup:
             places = [i for i, value in enumerate(values) if value is not None]
             levels = [value for value in values if value is not None]
             if marker == "o":
-                axes.plot(places, levels, color=colour, marker="o", markersize=2.6, linestyle="none", markeredgewidth=0)
+                _dots(axes, np.asarray(places), np.asarray(levels), colour, 3)
             else:
                 axes.plot(places, levels, color=colour, linewidth=1.2)
         known = [value for value in (*own, *head) if value is not None] or [0.0]
@@ -147,6 +169,26 @@ def noise(name: str, seen: Insight) -> Markup:
         f"at least {lowest:.1f} dB."
     )
     return _drawn(f"{name}-noise", text, WIDE, draw)
+
+
+def _sample(values: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """Indices of at most `count` values: half of them the largest, the others evenly spaced."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    order = np.argsort(-values, kind="stable")
+    largest, rest = order[: count // 2], np.sort(order[count // 2 :])
+    spaced = rest[np.arange(count - len(largest)) * len(rest) // (count - len(largest))]
+    return np.concatenate([largest, spaced])
+
+
+def _of(drawn: NDArray[np.intp], values: NDArray[Any]) -> str:
+    """How many faces there are, and of how many there is a dot."""
+    return f"{len(values)} faces" if len(drawn) == len(values) else f"{len(values)} faces, {len(drawn)} of them drawn,"
+
+
+def _dots(axes: Axes, x: NDArray[Any], y: NDArray[Any], colour: str, diameter: int) -> None:
+    """Dots that `_inlined` makes one path of, at a dozen bytes a dot."""
+    axes.plot(x, y, color=colour, marker="o", linestyle="none", clip_on=False, gid=f"{_DOTS_ID}{diameter}")
 
 
 def _finite(values: Sequence[float | None]) -> list[float | None]:
@@ -212,12 +254,12 @@ def _drawn(name: str, text: str, size: tuple[float, float], draw: Callable[[Axes
     with _settings():
         figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
-        margins = (0.62, 0.12, 0.5, 0.12)  # inches: left, right, bottom, top
+        margins = (0.8, 0.12, 0.5, 0.12)  # inches: left, right, bottom, top
         width, height = size
         left, bottom = margins[0] / width, margins[2] / height
         axes = figure.add_axes((left, bottom, 1 - left - margins[1] / width, 1 - bottom - margins[3] / height))
         draw(axes)
-        figure.savefig(buffer, format="svg", dpi=DOTS_PER_INCH, transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _inlined(name, text, buffer.getvalue())
 
 
@@ -231,6 +273,9 @@ def _inlined(name: str, text: str, svg: str) -> Markup:
                 "{http://www.w3.org/1999/02"
             ):
                 parent.remove(child)
+    for group in root.iter(f"{_SVG}g"):
+        if group.get("id", "").startswith(_DOTS_ID):
+            _join_dots(group)
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
         element.attrib = dict(_attributes(name, element.attrib, kept))
@@ -242,6 +287,21 @@ def _inlined(name: str, text: str, svg: str) -> Markup:
     title.text = text
     root.insert(0, title)
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
+
+
+def _join_dots(group: ElementTree.Element) -> None:
+    """One path of zero-length lines with round ends in place of an element a dot."""
+    dots = list(group.iter(f"{_SVG}use"))
+    diameter = group.get("id", "").removeprefix(_DOTS_ID)
+    style = dict(rule.split(":", 1) for rule in dots[0].get("style", "").split(";")) if dots else {}
+    places = (f"M{float(d.get('x', 0)):.1f} {float(d.get('y', 0)):.1f}h0" for d in dots)
+    group.clear()
+    path = {
+        "d": "".join(dict.fromkeys(places)),
+        "style": f"fill: none; stroke: {style.get('fill', INK).strip()}; stroke-width: {diameter}; "
+        "stroke-linecap: round; stroke-opacity: 0.6",
+    }
+    ElementTree.SubElement(group, f"{_SVG}path", path)
 
 
 def _attributes(name: str, attributes: dict[str, str], kept: set[str]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from facex.report.wording import plural
 from facex.types import SettledBy
 
 HOW = {
-    SettledBy.STATED: "stated by you",
+    SettledBy.STATED: "stated",
     SettledBy.PROVED: "proved by the checkpoint",
     SettledBy.PROBED: "found by a probe",
     SettledBy.ASSUMED: "assumed",
@@ -48,7 +48,7 @@ def contract(manifest: Manifest) -> tuple[ContractRow, ...]:
             continue
         told = settled.get(field)
         assumed = field in source.assumed
-        how = HOW[told.how] if told else "assumed" if assumed else "stated or proved"
+        how = HOW[told.how] if told else "assumed" if assumed else "stated, or proved by the checkpoint"
         if told and told.confidence is not None:
             how += f", confidence {told.confidence:.2f}"
         evidence = told.evidence if told else ""

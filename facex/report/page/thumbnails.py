@@ -16,8 +16,11 @@ from facex.sightings import Scene, Sightings
 PHOTOGRAPHS = 24
 """The most that a page holds."""
 
-TOTAL_BYTES = 1_200_000
+TOTAL_BYTES = 1_000_000
 """What all of them may take; a page is to stay below 3 MB."""
+
+MANY = 12
+"""From more runs than this on, each shows fewer photographs and dots."""
 
 _SETTINGS = ((512, 62), (416, 55), (320, 45), (200, 30))
 """Long side in pixels and WebP quality, tried in this order until all of them fit."""
@@ -25,16 +28,21 @@ _SETTINGS = ((512, 62), (416, 55), (320, 45), (200, 30))
 
 def chosen(sightings: Mapping[str, Sightings]) -> tuple[Path, ...]:
     """The photographs that are worth showing: the worst of every run first, then the second of each, and so on."""
-    scenes = [shown(seen) for seen in sightings.values()]
+    scenes = [shown(seen, len(sightings)) for seen in sightings.values()]
     ranks = max(map(len, scenes), default=0)
     paths = (each[rank].path for rank in range(ranks) for each in scenes if rank < len(each))
     return tuple(dict.fromkeys(paths))[:PHOTOGRAPHS]
 
 
-def shown(seen: Sightings) -> Sequence[Scene]:
-    """The scenes of a run that are worth showing: all that differ, else the one with the largest landmark error."""
+def shown(seen: Sightings, runs: int) -> Sequence[Scene]:
+    """The scenes of a run that are worth showing: those that differ, else the one with the largest landmark error.
+
+    Args:
+        seen: of the run.
+        runs: on the same page; of many, each shows less.
+    """
     differing = [scene for scene in seen.scenes if len(scene.lost) or len(scene.extra)]
-    return differing or seen.scenes[:1]
+    return differing[: 4 if runs <= MANY else 2] or seen.scenes[:1]
 
 
 def made(paths: Sequence[Path], load: Callable[[Path], NDArray[Any]]) -> dict[Path, Thumbnail]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def html(manifest: Manifest, exhibits: Exhibits) -> str:
     )  # fmt: skip
 
 
+@functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("facex.report"),
