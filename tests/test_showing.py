@@ -195,7 +195,8 @@ def test_the_same_inputs_give_the_same_page_but_for_times(
         )
         record = result.manifest.reproducible()
         pages.append(showing.page(record, result.material, ReportPhotographs.WORST, Clock()))
-    assert pages[0] == pages[1]
+    first, second = (page.splitlines() for page in pages)
+    assert [(a[:200], b[:200]) for a, b in zip(first, second, strict=True) if a != b] == []
     assert "image/webp" in pages[0]
 
 
