@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 import facex
-from facex import checking, manifest, showing
+from facex import checking, manifest, showing, workspace
 from facex.progress import Clock
 from facex.reference import photographs
 from facex.report.page import written
-from facex.types import Precision, ReportPhotographs
+from facex.types import FAILED_SUFFIX, Precision, ReportPhotographs
 
 pytestmark = pytest.mark.slow  # each needs a whole export or check
 
@@ -186,12 +186,13 @@ def test_a_photograph_that_goes_away_is_named(check: Run, tmp_path: Path, monkey
 
 
 def test_the_same_inputs_give_the_same_page_but_for_times(
-    shown: Path, seeded_checkpoint: Path, named_photographs: Path
+    shown: Path, seeded_checkpoint: Path, named_photographs: Path, tmp_path: Path
 ) -> None:
     pages = []
+    shutil.copy(shown / workspace.FOLDER / f"{W8A8}{FAILED_SUFFIX}", tmp_path / W8A8)
     for _ in range(2):
         result = checking.check(
-            [shown / FP32, shown / W8A8], reference=seeded_checkpoint, images=named_photographs, threads=1
+            [shown / FP32, tmp_path / W8A8], reference=seeded_checkpoint, images=named_photographs, threads=1
         )
         record = result.manifest.reproducible()
         pages.append(showing.page(record, result.material, ReportPhotographs.WORST, Clock()))
