@@ -139,7 +139,7 @@ def _bar(value: _Value, top: float, estimate: bool) -> Bar:
     if finding and limit is not None:
         told += f", limit {with_unit(limit, finding.unit)}"
         if estimate and finding.actual is not None and finding.actual != value.value:
-            told += f" on {figure(finding.actual)}"
+            told += f", compared with {figure(finding.actual)}"
     return Bar(
         name=value.name,
         told=told,
