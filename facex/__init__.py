@@ -47,9 +47,9 @@ def export(
         out: folder for what passed.
         progress: shown what is going on.
         **options: the other options of `facex export` by name: `calib`, `int8_effort`, `int8_steps`, `seed`,
-            `fp32_ops`, `images`, `ground_truth`, `head`, and with the head `detections` `score_threshold`,
-            `nms_iou` and `max_faces`; `threads`, `opset`, `deployment_target`, `author`, `license`, `model_version`,
-            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as texts like
+            `fp32_ops`, `images`, `ground_truth`, `report_photographs`, `head`, and with the head `detections`
+            `score_threshold`, `nms_iou` and `max_faces`; `threads`, `opset`, `deployment_target`, `author`, `license`,
+            `model_version`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`; `limits` as texts like
             `"w8a8.matched_f1=0.97"`; and those of the contract, `activation`, `anchors`, `variances`,
             `channel_order`, `mean`, `scale`, `landmarks`, as texts or values.
 
@@ -265,7 +265,7 @@ class _Options:
     PLAIN = {  # noqa: RUF012 - a constant
         "export": (
             *("calib", "int8_effort", "int8_steps", "seed", "fp32_ops", "images", "ground_truth", "head", "threads"),
-            *("score_threshold", "nms_iou", "max_faces"),
+            *("score_threshold", "nms_iou", "max_faces", "report_photographs"),
         ),
         "check": ("images", "ground_truth", "goldens", "precision", "threads", "runtime", "arch"),
         "bundle": ("reference", "goldens", "threads"),
@@ -365,7 +365,7 @@ class _Options:
         from pathlib import Path
 
         from facex.errors import UsageError
-        from facex.types import Arch, Effort, Fp32Ops, Head, Precision, Runtime
+        from facex.types import Arch, Effort, Fp32Ops, Head, Precision, ReportPhotographs, Runtime
 
         kinds: dict[str, Any] = {
             "arch": Arch,
@@ -374,6 +374,7 @@ class _Options:
             "int8_effort": Effort,
             "runtime": Runtime,
             "fp32_ops": Fp32Ops,
+            "report_photographs": ReportPhotographs,
         }
         taken: dict[str, Any] = {}
         for name in self.PLAIN[function]:

@@ -18,6 +18,7 @@ from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
 from facex.runs import Subject, open_sessions, runs_of, untimed
+from facex.showing import Material, QuantizationPlan
 from facex.types import (
     ARM64,
     HOST,
@@ -49,6 +50,8 @@ HEAD_OUTPUTS = {
     Head.RAW: {"loc", "conf", "landm"},
     Head.DETECTIONS: {"boxes", "scores", "landmarks", "count"},
 }
+READABLE = "onnx"
+"""The target whose w8a8 files show the plan of every target, tensor by tensor."""
 MESH = "mesh"
 """Output of a dense regression, beside those of any head."""
 
@@ -315,6 +318,13 @@ def check(
             tools=tool_versions(dict.fromkeys(o.subject.target for o in opened)),
         ),
         timings_s=dict(clock.timings_s),
+        material=Material(
+            facts={o.subject.name: o.subject.facts for o in opened},
+            sightings=examination.sightings,
+            plans=tuple(map(_plan, filter(_shows_plan, opened))),
+            photographs=found,
+            threads=threads,
+        ),
     )
 
 
@@ -397,6 +407,15 @@ def _replayed(
         return []
     runs = runs_of(subjects, runtimes)
     return gate.hold(runs, *open_sessions(runs, threads), description, clock)
+
+
+def _shows_plan(opened: Opened) -> bool:
+    """Whether it is a w8a8 file that can be looked into tensor by tensor."""
+    return (opened.subject.target, opened.subject.precision) == (READABLE, Precision.W8A8)
+
+
+def _plan(opened: Opened) -> QuantizationPlan:
+    return QuantizationPlan(title=opened.subject.name, path=opened.subject.path, size=opened.subject.size)
 
 
 def _check_size(opened: Opened, contract: Contract) -> None:

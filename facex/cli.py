@@ -52,12 +52,14 @@ from facex.types import (
     Head,
     KernelFacts,
     Precision,
+    ReportPhotographs,
     Runtime,
     as_plain,
 )
 
 if TYPE_CHECKING:
     from facex.manifest import Manifest
+    from facex.pipeline import Result
     from facex.types import Artifact
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -253,6 +255,14 @@ credit_options = _stacked(
     click.option("--license", metavar="TEXT", default="", help="Name or address of its licence, likewise."),
     click.option("--model-version", metavar="TEXT", default="", help="Its version, likewise."),
 )
+report_option = click.option(
+    "--report-photographs",
+    type=click.Choice(list(map(str, ReportPhotographs))),
+    default=str(ReportPhotographs.WORST),
+    show_default=True,
+    callback=lambda _context, _option, value: ReportPhotographs(value),
+    help="Which of --images are in report.html: those in which a file differs most from the reference, or none.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the manifest's words, nothing else.")
 
 
@@ -423,6 +433,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 )
 @credit_options
 @click.option("--out", type=PATH, default=Path("build"), show_default=True, help="Folder for what passed.")
+@report_option
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be written, and stop.")
 @json_option
 def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: Any) -> int:
@@ -464,7 +475,8 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
         return 0
     with _progress() as progress:
         result = pipeline.run(planned, command=_command(), progress=progress)
-    return _report(result.manifest, result.timings_s, recipe.out, as_json)
+    page = _page(recipe.out, result, recipe.report_photographs)
+    return _report(result.manifest, result.timings_s, recipe.out, as_json, page)
 
 
 @cli.command()
@@ -555,7 +567,8 @@ def render(folder: Path, count: int, seed: int) -> int:
     callback=lambda _context, _option, value: Arch(value) if value else None,
     help="Also run TFLite files on this processor, emulated, and hold them against this machine's; see doctor.",
 )
-@click.option("--out", type=PATH, help="Folder for report.json and junit.xml.")
+@click.option("--out", type=PATH, help="Folder for report.html, report.json and junit.xml.")
+@report_option
 @json_option
 def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     """Hold existing ARTIFACTS, or all those of one manifest.json, against a checkpoint or goldens: the gate for CI.
@@ -572,8 +585,9 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     """  # noqa: D301 - click wants the character itself
     from facex import checking, workspace
     from facex.pipeline import write_reports
+    from facex.progress import Clock
 
-    out = values.pop("out")
+    out, pictures = values.pop("out"), values.pop("report_photographs")
     if out is not None:
         workspace.check_folder(out)
     precision = values.pop("precision")
@@ -587,10 +601,11 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
             progress=progress,
             **values,
         )
-    if out is not None:
-        with stage("report"):
-            write_reports(out, result, _command())
-    return _report(result.manifest, result.timings_s, None, as_json)
+        if out is not None:
+            with stage("report"):
+                result = write_reports(out, result, _command(), pictures, Clock(progress))
+    page = _page(out, result, pictures) if out is not None else ""
+    return _report(result.manifest, result.timings_s, None, as_json, page)
 
 
 @cli.command()
@@ -994,7 +1009,13 @@ def _console() -> Any:
     return Console(highlight=False, soft_wrap=True)
 
 
-def _report(record: Manifest, timings_s: Any, out: Path | None, as_json: bool) -> int:
+def _page(out: Path, result: Result, pictures: ReportPhotographs) -> str:
+    """Where the page is, and whether photographs are in it."""
+    shown = pictures is ReportPhotographs.WORST and any(seen.scenes for seen in result.material.sightings.values())
+    return f"{out / 'report.html'}{', with photographs (--report-photographs none)' if shown else ''}"
+
+
+def _report(record: Manifest, timings_s: Any, out: Path | None, as_json: bool, page: str) -> int:
     with _printing():
         if as_json:
             from facex.report import document
@@ -1004,7 +1025,7 @@ def _report(record: Manifest, timings_s: Any, out: Path | None, as_json: bool) -
         else:
             from facex.report import terminal
 
-            terminal.render(record, out_dir=out, console=_console())
+            terminal.render(record, out_dir=out, console=_console(), page=page)
     return record.exit_code
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facex import manifest
 from facex.auditing import spaced
-from facex.checking import Opened, find
+from facex.checking import READABLE, Opened, find
 from facex.errors import ArtifactError, UsageError
 from facex.progress import Clock, Progress
 from facex.types import Finding, Limit, Precision, as_plain
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from facex.calibration.insight import Insight
     from facex.reference.photographs import Photograph
 
-READABLE = "onnx"
-"""The target whose w8a8 files show the plan of every target, tensor by tensor."""
 DEFAULT_PHOTOGRAPHS = 16
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from facex import launching, manifest
@@ -13,6 +13,7 @@ from facex.manifest import Evaluation
 from facex.progress import Clock
 from facex.recipe import Budget
 from facex.runs import Run, Subject, executor_of, open_sessions, runs_of, untimed
+from facex.sightings import Sightings
 from facex.types import Artifact, Finding, Head, Latency, Limit, Precision, Runtime, Selection, Session, Size
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Examination:
         runtimes: name of a run -> what ran it.
         untimed: name of a run -> why it has no latency: nothing here runs it, or what does is not what a device has.
         reference_faces: faces that the reference found, over all sizes; None without photographs.
+        sightings: name of a run -> what it saw in the photographs.
     """
 
     runs: tuple[Run, ...]
@@ -73,6 +75,7 @@ class Examination:
     runtimes: Mapping[str, str]
     untimed: Mapping[str, str]
     reference_faces: int | None
+    sightings: Mapping[str, Sightings] = field(default_factory=dict)
 
     def artifact(self, subject: Subject) -> Artifact:
         """As a manifest records it, with what ran it; of several runtimes, each with its name."""
@@ -129,6 +132,7 @@ def examine(
     ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
     faces: int | None = None
+    sightings: dict[str, Sightings] = {}
     runs = runs_of(subjects, runtimes)
     for size, returned in dict.fromkeys((s.size, Returned(head=s.head, selection=s.selection)) for s in subjects):
         own = [s for s in subjects if (s.size, s.head, s.selection) == (size, returned.head, returned.selection)]
@@ -136,7 +140,9 @@ def examine(
         sessions, absent = open_sessions(group, threads)
         no_latency.update(absent | untimed(sessions))
         ran.update({name: session.runtime for name, session in sessions.items()})
-        found, seen = _parity(group, sessions, absent, evidence, size, returned, threads, clock)
+        measured = _measured(group, sessions, evidence, size, returned, threads, clock)
+        found, seen = _parity(group, sessions, absent, measured, evidence), measured.faces
+        sightings |= measured.sightings
         findings += [*found, *_lint(own, evidence)]
         faces = seen if faces is None else faces + (seen or 0)
         timed = measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
@@ -148,6 +154,7 @@ def examine(
         runtimes=ran,
         untimed=no_latency,
         reference_faces=faces,
+        sightings=sightings,
     )
 
 
@@ -160,59 +167,75 @@ def of_runs(runs: Sequence[Run], latency: Sequence[Latency]) -> list[Latency]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """By the name of a run: against the reference, against its executor's run, and what it saw; the reference's faces.
+
+    `faces` is None without photographs.
+    """
+
+    metrics: Metrics
+    between: Metrics
+    faces: int | None
+    sightings: Mapping[str, Sightings] = field(default_factory=dict)
+
+
 def _parity(
     group: Sequence[Run],
     sessions: Mapping[str, Session],
     absent: Mapping[str, str],
+    measured: _Measured,
     evidence: Evidence,
-    size: Size,
-    returned: Returned,
-    threads: int,
-    clock: Clock,
-) -> tuple[list[Finding], int | None]:
+) -> list[Finding]:
     from facex.parity import judge
 
-    bases = {run.name: base.name for run in group if (base := executor_of(run, group))}
-    against = {name: base for name, base in bases.items() if name in sessions and base in sessions}
-    metrics, between, faces = _measured(sessions, against, evidence, size, returned, threads, clock)
+    bases = _bases(group)
     findings: list[Finding] = []
     for run in group:
         about = (run.subject.name, run.subject.precision)
-        reason = absent.get(run.name, NO_PHOTOGRAPHS if faces is None else "")
+        reason = absent.get(run.name, NO_PHOTOGRAPHS if measured.faces is None else "")
         if run.name in sessions:
-            findings += run.labelled(judge.judge(*about, metrics[run.name], evidence.limits))
+            findings += run.labelled(judge.judge(*about, measured.metrics[run.name], evidence.limits))
         if reason:
             findings += run.labelled(judge.skipped(*about, reason, evidence.limits))
         if run.name in bases:
             reason = reason or absent.get(bases[run.name], "")
-            findings += run.labelled(_beside_executor(run, between.get(run.name), reason, evidence.limits))
+            between = measured.between.get(run.name)
+            findings += run.labelled(_beside_executor(run, between, reason, evidence.limits))
         elif run.label is not Runtime.EXECUTOR:
             findings += run.labelled(judge.without_executor(*about, evidence.limits))
-    return findings, faces
+    return findings
+
+
+def _bases(group: Sequence[Run]) -> dict[str, str]:
+    """Name of a run -> that of the executor's run that it is held against."""
+    return {run.name: base.name for run in group if (base := executor_of(run, group))}
 
 
 def _measured(
+    group: Sequence[Run],
     sessions: Mapping[str, Session],
-    against: Mapping[str, str],
     evidence: Evidence,
     size: Size,
     returned: Returned,
     threads: int,
     clock: Clock,
-) -> tuple[Metrics, Metrics, int | None]:
-    """By the name of a run: against the reference, and against its executor's run; and the faces of the reference."""
+) -> _Measured:
     from facex.parity import noise
     from facex.reference.detector import ReferenceSession
 
+    against = {name: base for name, base in _bases(group).items() if name in sessions and base in sessions}
     head, selection = returned.head, returned.selection
     reference = ReferenceSession(evidence.detector, size, head, threads=threads, selection=selection)
     if evidence.photographs:
         found = _compare(reference, sessions, against, evidence, size, returned, clock)
-        return found.metrics, found.against, int(found.reference_metrics["reference_faces"] or 0)
+        faces = int(found.reference_metrics["reference_faces"] or 0)
+        return _Measured(metrics=found.metrics, between=found.against, faces=faces, sightings=found.sightings)
     between: dict[str, Mapping[str, float | None]] = {}
     for name, base in against.items():
         between |= noise.compare(sessions[base], {name: sessions[name]}, size, selection)
-    return noise.compare(reference, sessions, size, selection), between, None
+    noises = noise.compare(reference, sessions, size, selection)
+    return _Measured(metrics=noises, between=between, faces=None)
 
 
 def _beside_executor(

@@ -8,25 +8,36 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facex import __version__, demo, exporters, manifest, workspace
+from facex import __version__, demo, exporters, manifest, showing, workspace
 from facex.errors import ArtifactError, BackendError, PhotographError, UsageError, stage
 from facex.examination import Evidence, evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe
 from facex.runs import Subject
-from facex.types import FAILED_SUFFIX, Artifact, FileFacts, Fp32Ops, Precision, Size, TargetInfo, Verdict
+from facex.showing import Material, QuantizationPlan
+from facex.types import (
+    FAILED_SUFFIX,
+    Artifact,
+    FileFacts,
+    Fp32Ops,
+    Precision,
+    ReportPhotographs,
+    Size,
+    TargetInfo,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from facex.reference.photographs import Photograph
 
-REPORTS = (manifest.REPORT_NAME, "junit.xml")
+REPORTS = (manifest.REPORT_NAME, "junit.xml", "report.html")
 CALIBRATED = frozenset({Precision.W8A8})
 """What cannot be written without calibration photographs."""
 ROUNDED = frozenset({Precision.W8, Precision.P6, Precision.P4})
@@ -82,10 +93,12 @@ class Result:
     Attributes:
         manifest: with every latency and finding.
         timings_s: seconds by stage.
+        material: for the page.
     """
 
     manifest: Manifest
     timings_s: Mapping[str, float]
+    material: Material = field(default_factory=Material)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -182,10 +195,10 @@ def run(planned: Plan, *, command: str, progress: Progress | None = None) -> Res
         evidence, calib, seen = _read(planned, checkpoint)
     evidence = _probed(planned, evidence, seen, clock)
     with workspace.building(out) as build:
-        record = _build(build, planned, evidence, calib, clock)
-        result = Result(manifest=record, timings_s=dict(clock.timings_s))
+        record, material = _build(build, planned, evidence, calib, clock)
+        result = Result(manifest=record, timings_s=dict(clock.timings_s), material=material)
         with stage("promote"):
-            _write_out(out, build, result, command, checkpoint)
+            result = _write_out(build, result, command, planned.recipe, checkpoint, clock)
     return result
 
 
@@ -260,7 +273,9 @@ def refuse_overlap(calibrated: Iterable[str], images: Sequence[Photograph]) -> N
         )
 
 
-def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], clock: Clock) -> Manifest:
+def _build(
+    work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph], clock: Clock
+) -> tuple[Manifest, Material]:
     recipe = planned.recipe
     written: dict[Step, Subject] = {}
     calibration: Calibration | None = None
@@ -289,7 +304,22 @@ def _build(work: Path, planned: Plan, evidence: Evidence, calib: list[Photograph
         latency=examination.latency,
         tools=tool_versions(planned.targets),
     )
-    return dataclasses.replace(record, artifacts=tuple(_demoted(a, record) for a in artifacts))
+    material = Material(
+        facts={s.name: s.facts for s in subjects},
+        sightings=examination.sightings,
+        plans=tuple(
+            QuantizationPlan(title=f"w8a8 at {size}", path=_qdq(work, size), size=size)
+            for size in dict.fromkeys(step.size for step in planned.steps if step.precision in CALIBRATED)
+        ),
+        photographs=evidence.photographs,
+        threads=recipe.threads,
+    )
+    return dataclasses.replace(record, artifacts=tuple(_demoted(a, record) for a in artifacts)), material
+
+
+def _qdq(work: Path, size: Size) -> Path:
+    """The quantization plan that the w8a8 files of a size share, as a QDQ model."""
+    return work / f"pivot_{size}_qdq.onnx"
 
 
 @contextlib.contextmanager
@@ -330,7 +360,7 @@ def _export_size(
             size=size,
             detector=evidence.detector,
             pivot=pivot,
-            qdq=work / f"pivot_{size}_qdq.onnx" if step.precision in CALIBRATED else None,
+            qdq=_qdq(work, size) if step.precision in CALIBRATED else None,
             options=exporters.settled(recipe.options, exporters.info(step.target), step.precision),
         )
         for step in steps
@@ -388,21 +418,42 @@ def tool_versions(targets: Iterable[str]) -> dict[str, str]:
     return {"facex": __version__, "python": platform.python_version(), **found}
 
 
-def _write_out(out: Path, build: Path, result: Result, command: str, checkpoint: Path) -> None:
+def _write_out(build: Path, result: Result, command: str, recipe: Recipe, checkpoint: Path, clock: Clock) -> Result:
     """Write the reports where everything else was built, then move all of it at once."""
-    record = result.manifest
-    write_reports(build, result, command, checkpoint)
+    record, out = result.manifest, recipe.out
+    result = write_reports(build, result, command, recipe.report_photographs, clock, checkpoint)
     manifest.write_text(build / manifest.FILE_NAME, manifest.to_json(record.reproducible()))
     moves = [(build / artifact.name, out / artifact.path) for artifact in record.artifacts]
     workspace.promote([*moves, *((build / name, out / name) for name in (*REPORTS, manifest.FILE_NAME))], out)
+    return result
 
 
-def write_reports(out: Path, result: Result, command: str, checkpoint: Path | None = None) -> None:
-    """`report.json` and `junit.xml` of a run; of an export, the report tells where its checkpoint is."""
+def write_reports(
+    out: Path,
+    result: Result,
+    command: str,
+    pictures: ReportPhotographs,
+    clock: Clock,
+    checkpoint: Path | None = None,
+) -> Result:
+    """`report.json`, `junit.xml` and `report.html` of a run; all are made before one is written.
+
+    Of an export, `report.json` tells where its checkpoint is.
+
+    Returns:
+        The result with the time that the page took.
+
+    Raises:
+        PhotographError: one that the page shows can no longer be decoded.
+        OSError: one cannot be written.
+    """
     from facex.report import document, junit
 
+    page = showing.page(result.manifest, result.material, pictures, clock)
+    result = dataclasses.replace(result, timings_s={**result.timings_s, **clock.timings_s})
     report = document.to_dict(result.manifest, timings_s=result.timings_s, command=command)
     if checkpoint is not None:
         report[manifest.SOURCE_PATH] = checkpoint.resolve().as_posix()
-    manifest.write_text(out / manifest.REPORT_NAME, document.to_text(report))
-    manifest.write_text(out / "junit.xml", junit.to_xml(result.manifest))
+    for name, text in zip(REPORTS, (document.to_text(report), junit.to_xml(result.manifest), page), strict=True):
+        manifest.write_text(out / name, text)
+    return result

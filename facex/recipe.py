@@ -21,6 +21,7 @@ from facex.types import (
     Head,
     Limit,
     Precision,
+    ReportPhotographs,
     Runtime,
     Selection,
     Size,
@@ -108,6 +109,7 @@ class Recipe:
         out: folder that receives what passed.
         limits: the user's limits on parity.
         threads: threads of every runtime.
+        report_photographs: which photographs are in `report.html`.
     """
 
     checkpoint: Path | None = None
@@ -132,6 +134,7 @@ class Recipe:
     budget: Budget = field(default_factory=Budget)
     threads: int = 1
     options: ExportOptions = DEFAULT_OPTIONS
+    report_photographs: ReportPhotographs = ReportPhotographs.WORST
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, whoever built the recipe.

@@ -88,6 +88,13 @@ class ChannelOrder(_Word):
     RGB = "rgb"
 
 
+class ReportPhotographs(_Word):
+    """Which photographs a page of a run shows: those in which an artifact differs most from the reference, or none."""
+
+    WORST = "worst"
+    NONE = "none"
+
+
 class Verdict(_Word):
     """Result of a check. A crash is never one of these."""
 

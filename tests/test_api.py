@@ -170,6 +170,7 @@ def test_an_unknown_option_is_refused(call: Callable[[], object]) -> None:
         ({"threads": 0}, "--threads 0"),
         ({"threads": 10**6}, "--threads 1000000"),
         ({"opset": 5}, "--opset 5: must be 13 to 20"),
+        ({"report_photographs": "all"}, "report_photographs all: unknown — choose from worst, none"),
         ({"int8_effort": "quick"}, "int8_effort quick: unknown — choose from minmax, fast, best"),
         ({"int8_steps": 0}, "--int8-steps 0: must be 1 or more"),
         ({"seed": -1}, "--seed -1: must be 0 or more"),
@@ -231,13 +232,14 @@ RENAMED = {
     "bundle": {"--precision": "precisions"},
 }
 ONLY_IN_A_TERMINAL = {"--help", "--json", "--plan"}
+ONLY_FOR_FILES = {("check", "--out"), ("check", "--report-photographs")}
 SHORT_FOR_ANOTHER = {"--fp16", "--palettize", "--min-f1", "--max-nme"}
 
 
 def _functions_option(command: str, option: click.Option) -> str | None:
     """The name of a command's option in Python; None where a function has no use for it."""
     flag = option.opts[0]
-    if flag in ONLY_IN_A_TERMINAL | SHORT_FOR_ANOTHER or (command, flag) == ("check", "--out"):
+    if flag in ONLY_IN_A_TERMINAL | SHORT_FOR_ANOTHER or (command, flag) in ONLY_FOR_FILES:
         return None
     renamed = {"--limit": "limits", **RENAMED.get(command, {})}.get(flag)
     return renamed or flag[2:].replace("-", "_")

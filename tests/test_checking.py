@@ -262,7 +262,7 @@ def test_out_gets_the_reports_and_nothing_else(check: Run, exported: Path, tmp_p
     checked = check(exported / FP32, "--max-size-mb", "0.1", "--out", tmp_path / "deep" / "reports")
     assert checked.ran.code == 4
     written = tmp_path / "deep" / "reports"
-    assert {p.name for p in written.iterdir()} == {"report.json", "junit.xml"}
+    assert {p.name for p in written.iterdir()} == {"report.json", "junit.xml", "report.html"}
     assert json.loads((written / "report.json").read_text()) == checked.found
     assert ET.parse(written / "junit.xml").getroot().get("failures") == "1"
 

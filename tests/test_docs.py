@@ -15,13 +15,14 @@ import click
 import pytest
 
 import facex
-from facex import architectures, config, errors, exporters, recipe
+from facex import architectures, config, errors, exporters, recipe, showing
 from facex.cli import cli
 from facex.device_bench import _phones, emulator, emulator_setup
 from facex.manifest import schema
-from facex.parity import average_precision, limits, match, metrics
+from facex.parity import average_precision, limits, match, metrics, witness
 from facex.reference import geometry
 from facex.reference.families.retinaface import ASSUMED
+from facex.report.page import charts, thumbnails
 from facex.types import Precision, Size
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +107,7 @@ def test_the_readme_leads_to_every_page():
         WORKFLOW,
         *(
             DOCS / f"{n}.md"
-            for n in ("adding_a_family", "adding_a_target", "demo", "devices", "diff", "weights", "estimates")
+            for n in ("adding_a_family", "adding_a_target", "demo", "devices", "diff", "weights", "estimates", "report")
         ),
     ],
 )
@@ -238,6 +239,16 @@ def test_limits_and_versions_of_arm64_are_those_of_the_code():
     assert "Debian 12 and 13 and Ubuntu 22.04 and 24.04" in page
     assert f"{architectures.PICTURES[True]} of `--images`" in page
     assert f"{architectures.PICTURES[False]} for any other" in page
+
+
+def test_numbers_of_the_page_are_those_of_the_code():
+    page = text_of(DOCS / "report.md")
+    assert f"at most {thumbnails.PHOTOGRAPHS}, and at most four for each file" in page
+    assert witness.SCENES == 4
+    assert f"at most {charts.DOTS} faces of a kind,\nfewer from {thumbnails.MANY + 1} runs on" in page
+    assert f"more than {charts.CLIPPED:.1%}".replace("%", " %") in page
+    assert showing.PHOTOGRAPHS == 2
+    assert "on two of `--images`" in page
 
 
 def test_every_key_of_the_manifest_is_explained():

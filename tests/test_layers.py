@@ -13,6 +13,7 @@ import pytest
 import facex
 
 HEAVY = {"torch", "tensorflow", "onnx", "onnxruntime", "onnxsim", "coremltools", "numpy", "PIL", "rich", "jsonschema"}
+HEAVY |= {"matplotlib", "jinja2", "markupsafe"}
 LIGHT = [
     *("facex", "facex.cli", "facex.config", "facex.doctor", "facex.pipeline", "facex.recipe", "facex.types"),
     *("facex.errors", "facex.manifest", "facex.workspace", "facex.progress", "facex.exporters", "facex.device_bench"),
@@ -21,6 +22,7 @@ LIGHT = [
     *("facex.architectures", "facex.device_bench.emulator", "facex.device_bench.emulator_setup"),
     *("facex.bundling", "facex.bundles", "facex.goldens", "facex.report.goldens", "facex.report.bundles"),
     *("facex.diffing", "facex.regression", "facex.launching", "facex.report.changes"),
+    *("facex.showing", "facex.sightings", "facex.report.outcome", "facex.report.page.exhibits"),
 ]
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow  # each is a whole export
 Run = Callable[..., Any]
 NAME = "seeded_160x160_fp32.onnx"
 FAILED = f"{workspace.FOLDER}/{NAME}.failed"
-REPORTS = {"manifest.json", "report.json", "junit.xml"}
+REPORTS = {"manifest.json", "report.json", "junit.xml", "report.html"}
 FAR_TOO_STRICT = ("--limit", "snr_db=200")
 
 

@@ -108,7 +108,10 @@ def _nothing_was_promoted(out: Path) -> None:
     record = manifest.load(out / "manifest.json")
     assert record.artifacts
     assert not any(artifact.promoted for artifact in record.artifacts)
-    assert {p.name for p in out.iterdir()} == {"manifest.json", "report.json", "junit.xml", workspace.FOLDER}
+    assert {p.name for p in out.iterdir()} == {
+        *("manifest.json", "report.json", "junit.xml", "report.html"),
+        workspace.FOLDER,
+    }
 
 
 @pytest.mark.parametrize(("change", "head"), CASES)

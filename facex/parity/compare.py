@@ -14,8 +14,10 @@ from facex.parity import ground_truth as truth
 from facex.parity.average_precision import AP_SCORE, ApAccumulator
 from facex.parity.ground_truth import Entry, GroundTruth
 from facex.parity.metrics import FACE_SCORE, Accumulator, Counts, require_same_tensors
+from facex.parity.witness import Witness
 from facex.reference.detector import detections
 from facex.reference.photographs import Letterboxed, Photograph, letterbox, load
+from facex.sightings import Sightings
 from facex.types import Contract, Detections, Head, Selection, Session, Size
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Comparison:
         counts: candidate -> what its metrics rest on.
         against: candidate -> metric -> value, with another candidate in place of the reference, for those that
             have one.
+        sightings: candidate -> what of this a page shows.
         reference_metrics: `photographs` and `reference_faces`; with ground truth also `ap_<subset>` and
             `background_false_positives` of the reference.
     """
@@ -50,6 +53,7 @@ class Comparison:
     metrics: Mapping[str, Mapping[str, float | None]]
     counts: Mapping[str, Counts]
     against: Mapping[str, Mapping[str, float | None]]
+    sightings: Mapping[str, Sightings]
     reference_metrics: Mapping[str, float | None]
 
 
@@ -102,7 +106,7 @@ def compare(
         for name, candidate in candidates.items():
             with stage(name):
                 seen = view.see(candidate.session, image, expected.outputs)
-                tally.add(name, entry, expected, seen, letterboxed)
+                tally.add(name, photograph, entry, expected, seen, letterboxed)
         tally.close()
         if on_photograph:
             on_photograph()
@@ -155,6 +159,7 @@ class _Tally:
         self._against = {name: Accumulator(selection) for name in against}
         self._seen: dict[str, _Seen] = {}  # of this photograph, by the candidates that are held against each other
         self._parity = {name: Accumulator(selection) for name in candidates}
+        self._witnesses = {name: Witness() for name in candidates}
         self._ap = {name: ApAccumulator(entries) for name in candidates}
         self._reference_ap = ApAccumulator(entries)
         self._reference_faces = 0
@@ -163,13 +168,18 @@ class _Tally:
         self._reference_faces += len(expected.detections.above(FACE_SCORE))
         self._reference_ap.add(entry, expected.detections, letterboxed)
 
-    def add(self, name: str, entry: Entry | None, expected: _Seen, seen: _Seen, letterboxed: Letterboxed) -> None:
-        self._parity[name].add(
-            expected.detections.above(FACE_SCORE),
-            seen.detections.above(FACE_SCORE),
-            expected.outputs,
-            seen.outputs,
-        )
+    def add(
+        self,
+        name: str,
+        photograph: Photograph,
+        entry: Entry | None,
+        expected: _Seen,
+        seen: _Seen,
+        letterboxed: Letterboxed,
+    ) -> None:
+        faces = expected.detections.above(FACE_SCORE), seen.detections.above(FACE_SCORE)
+        measured = self._parity[name].add(*faces, expected.outputs, seen.outputs)
+        self._witnesses[name].add(photograph.path, letterboxed.scale, *faces, measured)
         self._ap[name].add(entry, seen.detections, letterboxed)
         if name in self._bases or name in self._bases.values():
             self._seen[name] = seen
@@ -200,6 +210,7 @@ class _Tally:
             metrics=metrics,
             counts={name: parity.counts for name, parity in self._parity.items()},
             against={name: parity.metrics() for name, parity in self._against.items()},
+            sightings={name: witness.sightings() for name, witness in self._witnesses.items()},
             reference_metrics={
                 "photographs": float(photographs),
                 "reference_faces": float(self._reference_faces),

@@ -50,6 +50,21 @@ class Counts:
     lost: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one photograph adds to the figures of faces.
+
+    Attributes:
+        pairs: which face is which.
+        side_px: float64 [P], square root of the area of the pair's reference box, input pixels.
+        nme: float64 [P], mean distance of the pair's landmarks over `side_px`.
+    """
+
+    pairs: Matches
+    side_px: NDArray[np.float64]
+    nme: NDArray[np.float64]
+
+
 class Accumulator:
     """One artifact against the reference so far, as a few numbers per face and per tensor.
 
@@ -77,8 +92,8 @@ class Accumulator:
         candidate: Detections,
         reference_outputs: Mapping[str, FloatArray],
         candidate_outputs: Mapping[str, FloatArray],
-    ) -> None:
-        """Compare one photograph.
+    ) -> Measured:
+        """Compare one photograph; returns what it adds for its faces.
 
         Args:
             reference: faces of the reference, score >= `FACE_SCORE`, after NMS.
@@ -93,12 +108,13 @@ class Accumulator:
         pairs = match(reference, candidate)
         self._count(reference, candidate, pairs)
         with np.errstate(over="ignore", invalid="ignore"):
-            self._measure(reference, candidate, pairs)
+            measured = self._measure(reference, candidate, pairs)
             if self._selection is not None:
                 self._malformed += malformed(candidate_outputs, self._selection)
-                return
+                return measured
             for name, expected in reference_outputs.items():
                 self._tensors.setdefault(name, _TensorNoise()).add(expected, candidate_outputs[name])
+        return measured
 
     def _count(self, reference: Detections, candidate: Detections, pairs: Matches) -> None:
         sure = reference.scores >= self._sure
@@ -114,18 +130,19 @@ class Accumulator:
             lost=before.lost + int(lost.sum()),
         )
 
-    def _measure(self, reference: Detections, candidate: Detections, pairs: Matches) -> None:
-        if not len(pairs):
-            return
+    def _measure(self, reference: Detections, candidate: Detections, pairs: Matches) -> Measured:
         boxes = reference.boxes[pairs.reference].astype(np.float64)
         side_px = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
         points = candidate.landmarks[pairs.candidate].astype(np.float64) - reference.landmarks[pairs.reference]
         error_px = np.sqrt((points**2).sum(axis=2))
         scores = candidate.scores[pairs.candidate].astype(np.float64) - reference.scores[pairs.reference]
-        self._iou.append(pairs.iou)
-        self._score_shift.append(np.abs(scores))
-        self._point_error_px.append(error_px.max(axis=1))
-        self._nme.append(error_px.mean(axis=1) / side_px)
+        measured = Measured(pairs=pairs, side_px=side_px, nme=error_px.mean(axis=1) / side_px)
+        if len(pairs):
+            self._iou.append(pairs.iou)
+            self._score_shift.append(np.abs(scores))
+            self._point_error_px.append(error_px.max(axis=1))
+            self._nme.append(measured.nme)
+        return measured
 
     def metrics(self) -> dict[str, float | None]:
         """Every metric by its name.

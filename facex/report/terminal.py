@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facex.errors import EXIT_OK
-from facex.manifest import FACES_FINDING, Manifest, Source
+from facex.manifest import Manifest, Source
 from facex.report import goldens, runtimes, table
 from facex.report.fields import OPTIONS, joined
+from facex.report.outcome import outcome, skips
 from facex.report.table import Line
-from facex.report.wording import OUTCOMES, comparison, condition, encodable, plural, printable, start
-from facex.types import Finding, LatencyKind, SettledBy, Verdict, run_name
+from facex.report.wording import comparison, condition, encodable, plural, printable, restates, start
+from facex.types import LatencyKind, SettledBy, Verdict, run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,6 @@ MIN_WIDTH = 60
 _LABEL_WIDTH = 13
 _GLUE = "\N{NO-BREAK SPACE}"
 _SPACES = re.compile(r"[ \t\n\r\f\v]+")
-_NUMBER = re.compile(r"-?[0-9.]+(e[-+]?[0-9]+)?")
 
 DEMONSTRATION = (
     "This is the demonstration detector that facex brings along. It was trained on rendered faces only and is none for "
@@ -36,13 +36,14 @@ DEMONSTRATION = (
 )
 
 
-def render(manifest: Manifest, *, out_dir: Path | None, console: Console) -> None:
+def render(manifest: Manifest, *, out_dir: Path | None, console: Console, page: str = "") -> None:
     """Print the report.
 
     Args:
         manifest: the whole record of the run.
         out_dir: the folder that holds the manifest and what was promoted; None when nothing was written.
         console: colours and encoding are its own; where it is no terminal, lines are made for 100 columns.
+        page: where the page of the run is, and what is in it; empty where none was written.
     """
     from rich.text import Text
 
@@ -55,7 +56,7 @@ def render(manifest: Manifest, *, out_dir: Path | None, console: Console) -> Non
         list(_goldens(manifest, width)),
         list(_failures(manifest, width)),
         list(_skips(manifest, width)),
-        list(_origin(manifest, width)),
+        [*_origin(manifest, width), *(_paragraph("Page", page, width) if page else ())],
         list(_outcome(manifest, out_dir, width)),
     ]
     for i, section in enumerate(filter(None, sections)):
@@ -134,7 +135,7 @@ def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for finding, row in zip(failed, rows, strict=True):
         cells = "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True))
-        reason = "" if _restates(finding) else printable(" ".join(finding.reason.split()))
+        reason = "" if restates(finding) else printable(" ".join(finding.reason.split()))
         if len("FAIL  ") + len(cells) + 2 + len(reason) <= width:
             yield [("FAIL  ", "bold red"), (f"{cells}  {reason}", "")]
         else:
@@ -142,24 +143,11 @@ def _failures(manifest: Manifest, width: int) -> Iterator[Line]:
             yield from _paragraph("", reason, width, indent=8) if reason else ()
 
 
-def _restates(finding: Finding) -> bool:
-    """Whether the reason is only the figures over again, as in `0.873 is below 0.98`."""
-    known = {"is", "above", "below", "the", "limit", "of", finding.unit}
-    return finding.actual is not None and all(w in known or _NUMBER.fullmatch(w) for w in finding.reason.split())
-
-
 def _skips(manifest: Manifest, width: int) -> Iterator[Line]:
     """Per reason: which checks, and of which artifacts."""
-    reasons: dict[str, dict[str, list[str]]] = {}
-    for f in manifest.findings:
-        if f.verdict is Verdict.SKIPPED:
-            reasons.setdefault(f.reason, {}).setdefault(run_name(f.artifact, f.runtime), []).append(f.title)
-    for reason, checks in reasons.items():
+    for reason, checks in skips(manifest).items():
         yield from _paragraph("SKIPPED", reason, width, indent=9, style="yellow")
-        alike: dict[tuple[str, ...], list[str]] = {}
-        for artifact, names in checks.items():
-            alike.setdefault(tuple(names), []).append(artifact)
-        for metrics, artifacts in alike.items():
+        for metrics, artifacts in checks.items():
             text = f"{', '.join(metrics)}: {', '.join(map(_glued, artifacts))}"
             yield from _paragraph("", text, width, indent=9)
 
@@ -236,27 +224,11 @@ def _photographs(manifest: Manifest) -> str:
 
 def _outcome(manifest: Manifest, out_dir: Path | None, width: int) -> Iterator[Line]:
     """The last line: the result, what the exit code means, and where the files are."""
-    word, meaning = OUTCOMES[manifest.exit_code]
-    total = len(manifest.artifacts)
-    failed = sum(manifest.failed(a.name) for a in manifest.artifacts)
-    faces = [f for f in manifest.findings if f.name == FACES_FINDING]
-    compared = {f.artifact for f in faces if f.verdict is not Verdict.SKIPPED}
-    skipped = {f.artifact for f in faces if f.verdict is Verdict.SKIPPED}
-    compared |= {
-        a.name for a in manifest.artifacts if a.name not in skipped and goldens.held(manifest.findings, a.name)
-    }
-    unproven = sum(a.name not in compared for a in manifest.artifacts)
-    partly = sum(a.name in compared & skipped for a in manifest.artifacts)
-    parts = [f"{failed} of {plural(total, 'artifact')} failed" if failed else plural(total, "artifact")]
-    if unproven:
-        parts.append(f"{unproven} not compared with the reference")
-    if partly:
-        parts.append(f"{partly} not compared in every runtime")
-    if out_dir is not None:
-        parts += _places(manifest, out_dir)
-    style = "bold red" if manifest.exit_code != EXIT_OK else "bold yellow" if unproven or partly else "bold green"
-    text = f"exit code {manifest.exit_code}, {meaning}: {', '.join(parts)}"
-    yield from _paragraph(word, text, width, indent=len(word) + 2, style=style)
+    found = outcome(manifest)
+    parts = [*found.parts, *(_places(manifest, out_dir) if out_dir is not None else ())]
+    style = "bold red" if found.exit_code != EXIT_OK else "bold green" if found.proven else "bold yellow"
+    text = f"exit code {found.exit_code}, {found.meaning}: {', '.join(parts)}"
+    yield from _paragraph(found.word, text, width, indent=len(found.word) + 2, style=style)
 
 
 def _places(manifest: Manifest, out_dir: Path) -> Iterator[str]:

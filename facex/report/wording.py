@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ OUTCOMES = {
 }
 """Exit code -> the run's result in a word, and what the code means."""
 
+_NUMBER = re.compile(r"-?[0-9.]+(e[-+]?[0-9]+)?")
 _INVISIBLE = {"Cc", "Cs", "Cn"}
 
 
@@ -61,6 +63,12 @@ def comparison(finding: Finding) -> str:
         return f"{actual}, limit {limit}"
     below = finding.actual < finding.limit
     return f"{actual}, limit {'>=' if below is (finding.verdict is Verdict.FAIL) else '<='} {limit}"
+
+
+def restates(finding: Finding) -> bool:
+    """Whether the reason is only the figures over again, as in `0.873 is below 0.98`."""
+    known = {"is", "above", "below", "the", "limit", "of", finding.unit}
+    return finding.actual is not None and all(w in known or _NUMBER.fullmatch(w) for w in finding.reason.split())
 
 
 def condition(entry: Latency) -> str:
