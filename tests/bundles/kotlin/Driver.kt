@@ -143,7 +143,7 @@ private fun answer(ask: Map<*, *>): Any = when (ask["ask"]) {
 private fun json(value: Any?): String = when (value) {
     is Map<*, *> -> value.entries.joinToString(",", "{", "}") { (name, item) -> "\"$name\":${json(item)}" }
     is List<*> -> value.joinToString(",", "[", "]", transform = ::json)
-    is String -> "\"$value\""
+    is String -> value.map { if (it < ' ' || it in "\"\\") "\\u%04x".format(it.code) else "$it" }.joinToString("", "\"", "\"")
     else -> "$value"
 }
 
@@ -154,7 +154,7 @@ fun main() {
             try {
                 json(answer(Json(line).value() as Map<*, *>))
             } catch (error: IllegalArgumentException) {
-                json(mapOf("error" to error.message.orEmpty().replace('"', '\'')))
+                json(mapOf("error" to error.message))
             },
         )
     }

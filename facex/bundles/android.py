@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facex import __version__
-from facex.bundle import _description
+from facex.bundles import _description
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from facex.bundle import Bundle
+    from facex.bundles import Bundle
     from facex.goldens.format import Golden
 
 TARGET = "tflite"
@@ -26,7 +26,7 @@ ASSETS = Path("src/main/assets/facex")
 TEST_ASSETS = Path("src/androidTest/assets/facex_goldens")
 """In the module's own test: every golden."""
 
-_RENDERED = ".j2"
+_RENDERED = ".jinja"
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -41,7 +41,7 @@ def write(bundle: Bundle, folder: Path) -> None:
         ValueError: a value of the description is not finite.
         OSError: the file system refuses a file.
     """
-    _write_templates(resources.files("facex.bundle") / "templates" / "android", folder, bundle)
+    _write_templates(resources.files("facex.bundles") / "templates" / "android", folder, bundle)
     _description.copy_models(bundle, folder / ASSETS)
     text = _description.to_text(bundle)
     (folder / ASSETS / _description.FILE_NAME).write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,38 +19,39 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facex import exporters
-from facex.bundle import Bundle, Model
+from facex.bundles import Bundle, Model
 from facex.types import ContractOptions, Head, Size
 
 ROOT = Path(__file__).resolve().parents[3]
-TEMPLATES = ROOT / "facex" / "bundle" / "templates" / "android"
-KOTLIN = ROOT / "tests" / "bundle" / "kotlin"
+TEMPLATES = ROOT / "facex" / "bundles" / "templates" / "android"
+KOTLIN = ROOT / "tests" / "bundles" / "kotlin"
 SOURCES = TEMPLATES / "src" / "main" / "kotlin" / "facex" / "detector"
 PURE = ("FaceGeometry.kt", "FacePixels.kt", "ModelDescription.kt")
 SIZE = Size(height=160, width=160)
 
+GEOMETRY, PIXELS = "FaceGeometry.kt", "FacePixels.kt"
 MUTATIONS = {
-    "no saturated ties": ("FaceGeometry.kt", "min(it.score, saturated)", "it.score"),
-    "later of equals": ("FaceGeometry.kt", "in faces.sortedByDescending", "in faces.reversed().sortedByDescending"),
-    "looser NMS": ("FaceGeometry.kt", "> threshold }", "> threshold + 0.3 }"),
-    "touching is overlapping": ("FaceGeometry.kt", "face.box) > threshold }", "face.box) >= threshold }"),
-    "higher threshold": ("FaceGeometry.kt", "{ score(it) >= threshold }", "{ score(it) > threshold }"),
-    "x and y swapped": ("FaceGeometry.kt", "prior[p + k % 2] +", "prior[p + 1 - k % 2] +"),
-    "one variance for both": ("FaceGeometry.kt", "exp(loc[p + 2] * ofSize)", "exp(loc[p + 2] * ofCentre)"),
-    "prior at the corner": ("FaceGeometry.kt", "((column + 0.5) * stride)", "(column.toDouble() * stride)"),
-    "half away from zero": ("FaceGeometry.kt", "Math.rint(uprightWidth * scale).toInt()", "Math.round(uprightWidth * scale).toInt()"),
-    "scale of one side": ("FaceGeometry.kt", "min(inputHeight.toDouble() / uprightHeight, ", "max(inputHeight.toDouble() / uprightHeight, "),
-    "multiplied back": ("FaceGeometry.kt", "(values[i] / scale +", "(values[i] * scale +"),
-    "crop not added": ("FaceGeometry.kt", "if (i % 2 == 0) frame.uprightLeft else frame.uprightTop", "0"),
-    "turned the other way": ("FaceGeometry.kt", "90 -> floatArrayOf(y, height - x)", "90 -> floatArrayOf(width - y, x)"),
-    "landmarks not held": ("FaceGeometry.kt", "point = larger(point, hypot(dx, dy))", "point = larger(point, 0.0)"),
-    "lost not counted": ("FaceGeometry.kt", "partner[it] == null && expected", "partner[it] != null && expected"),
-    "nearest pixel": ("FacePixels.kt", "max(1.0, step)", "1.0"),
-    "U and V swapped": ("FacePixels.kt", "Plane(buffer, stride, 2, chroma + 1), Plane(buffer, stride, 2, chroma)", "Plane(buffer, stride, 2, chroma), Plane(buffer, stride, 2, chroma + 1)"),
-    "BGR": ("FacePixels.kt", "r += (pixel shr 16 and 255)", "r += (pixel and 255)"),
-    "pictures turned the other way": ("FacePixels.kt", "90 -> x * inputWidth + height - 1 - y", "90 -> (width - 1 - x) * inputWidth + y"),
-    "limited range": ("FacePixels.kt", "byte(y + ((91881 * cr", "byte(y + ((104597 * cr"),
-    "chroma of the next pair": ("FacePixels.kt", "(crop.left + x) / 2 - firstChroma", "(crop.left + x + 1) / 2 - firstChroma"),
+    "no saturated ties": (GEOMETRY, "min(it.score, saturated)", "it.score"),
+    "later of equals": (GEOMETRY, "in faces.sortedByDescending", "in faces.reversed().sortedByDescending"),
+    "looser NMS": (GEOMETRY, "> threshold }", "> threshold + 0.3 }"),
+    "touching is overlapping": (GEOMETRY, "face.box) > threshold }", "face.box) >= threshold }"),
+    "higher threshold": (GEOMETRY, "{ score(it) >= threshold }", "{ score(it) > threshold }"),
+    "x and y swapped": (GEOMETRY, "prior[p + k % 2] +", "prior[p + 1 - k % 2] +"),
+    "one variance for both": (GEOMETRY, "exp(loc[p + 2] * ofSize)", "exp(loc[p + 2] * ofCentre)"),
+    "prior at the corner": (GEOMETRY, "((column + 0.5) * stride)", "(column.toDouble() * stride)"),
+    "half away from zero": (GEOMETRY, "Math.rint(uprightWidth", "Math.round(uprightWidth"),
+    "scale of one side": (GEOMETRY, "min(inputHeight.toDouble()", "max(inputHeight.toDouble()"),
+    "multiplied back": (GEOMETRY, "(values[i] / scale +", "(values[i] * scale +"),
+    "crop not added": (GEOMETRY, "if (i % 2 == 0) frame.uprightLeft else frame.uprightTop", "0"),
+    "turned the other way": (GEOMETRY, "90 -> floatArrayOf(y, height - x)", "90 -> floatArrayOf(width - y, x)"),
+    "landmarks not held": (GEOMETRY, "point = larger(point, hypot(dx, dy))", "point = larger(point, 0.0)"),
+    "lost not counted": (GEOMETRY, "partner[it] == null && expected", "partner[it] != null && expected"),
+    "nearest pixel": (PIXELS, "max(1.0, step)", "1.0"),
+    "BGR": (PIXELS, "r += (pixel shr 16 and 255)", "r += (pixel and 255)"),
+    "U and V swapped": (PIXELS, "blue = RowReader(u,", "blue = RowReader(v,"),
+    "pictures turned the other way": (PIXELS, "90 -> x * inputWidth + height - 1 - y", "90 -> x * inputWidth + y"),
+    "limited range": (PIXELS, "byte(y + ((91881 * cr", "byte(y + ((104597 * cr"),
+    "chroma of the next pair": (PIXELS, "(crop.left + x) / 2 - first", "(crop.left + x + 1) / 2 - first"),
 }  # fmt: skip
 """What is changed in an altered copy: file, text, other text."""
 
@@ -93,8 +95,8 @@ def _compiler(java: str) -> tuple[list[str], str]:
     wheel = importlib.util.find_spec("run_kotlin_kernel")
     if wheel is None or wheel.origin is None:
         pytest.skip(
-            "no Kotlin compiler: install kotlin-jupyter-kernel, which holds one, put kotlinc on the PATH, or name it in "
-            "FACEX_KOTLINC"
+            "no Kotlin compiler: install kotlin-jupyter-kernel, which holds one, put kotlinc on the PATH, or name it "
+            "in FACEX_KOTLINC"
         )
     jars = Path(wheel.origin).parent / "jars"
     names = ("kotlin-jupyter-kernel-*-all", "kotlin-stdlib-*", "kotlin-reflect-*", "kotlin-script-runtime-*")
@@ -119,6 +121,17 @@ def _altered(folder: Path) -> Iterator[Path]:
             yield copy
 
 
+def _samples(folder: Path) -> Iterator[Path]:
+    """The Kotlin that documents show, each piece in a package of its own."""
+    for i, page in enumerate((TEMPLATES / "README.md.jinja", ROOT / "docs" / "android.md")):
+        pieces = re.findall(r"^```kotlin\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+        assert pieces, page
+        for j, piece in enumerate(pieces):
+            path = folder / f"sample{i}_{j}.kt"
+            path.write_text(f"package sample{i}_{j}\n\n{piece}", encoding="utf-8")
+            yield path
+
+
 @pytest.fixture(scope="session")
 def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
     """The whole module, compiled with stubs in place of Android, LiteRT, JUnit and ML Kit; warnings are errors."""
@@ -129,6 +142,7 @@ def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
         *sorted(TEMPLATES.rglob("*.kt")),
         KOTLIN / "Driver.kt",
         *_altered(folder / "altered"),
+        *_samples(folder),
         KOTLIN / "stubs",
     ]
     classes = folder / "classes"
@@ -143,7 +157,7 @@ class Bundled:
     """A bundle with what it was made of.
 
     Attributes:
-        folder: the module that `facex.bundle.android` wrote.
+        folder: the module that `facex.bundles.android` wrote.
         sessions: LiteRT on the model of each head.
         photographs: uint8 [h, w, 3], upright, RGB, of many sizes; none is a golden.
     """
@@ -172,10 +186,11 @@ def _bundled(
 ) -> Bundled:
     import facex
     from facex import manifest
-    from facex.bundle import android
+    from facex.bundles import android
     from facex.goldens import record, replay
     from facex.progress import Clock
-    from facex.reference import detector, photographs as reading
+    from facex.reference import detector
+    from facex.reference import photographs as reading
 
     loaded = detector.load(checkpoint, ContractOptions())
     (folder / "goldens").mkdir()
@@ -185,7 +200,13 @@ def _bundled(
     for head in heads:
         out = folder / head
         facex.export(
-            checkpoint, targets=["tflite"], precisions=[precision], sizes=[str(size)], head=str(head), images=goldens, out=out
+            checkpoint,
+            targets=["tflite"],
+            precisions=[precision],
+            sizes=[str(size)],
+            head=str(head),
+            images=goldens,
+            out=out,
         )
         found = manifest.load(out / "manifest.json")
         (artifact,) = found.artifacts
