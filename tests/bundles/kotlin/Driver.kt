@@ -140,10 +140,13 @@ private fun answer(ask: Map<*, *>): Any = when (ask["ask"]) {
     else -> error("unknown: $ask")
 }
 
+private fun escaped(character: Char) =
+    if (character < ' ' || character in "\"\\") "\\u%04x".format(character.code) else "$character"
+
 private fun json(value: Any?): String = when (value) {
     is Map<*, *> -> value.entries.joinToString(",", "{", "}") { (name, item) -> "\"$name\":${json(item)}" }
     is List<*> -> value.joinToString(",", "[", "]", transform = ::json)
-    is String -> value.map { if (it < ' ' || it in "\"\\") "\\u%04x".format(it.code) else "$it" }.joinToString("", "\"", "\"")
+    is String -> value.map(::escaped).joinToString("", "\"", "\"")
     else -> "$value"
 }
 

@@ -107,7 +107,8 @@ class FaceDetector private constructor(
     /** Holds what is found in a golden's own pixels against its faces. */
     internal fun replay(golden: Golden, pixels: Bitmap): Verdict = onWorker { runner.replay(golden, pixels) }
 
-    /** Frees the model once calls that wait are done; later calls throw [IllegalStateException]. May be called twice. */
+    /** Frees the model after the calls that wait; later ones throw [IllegalStateException]. May be called twice. */
+    @Synchronized
     override fun close() {
         if (worker.isShutdown) return
         worker.execute { runner.close() }
@@ -210,10 +211,23 @@ class FaceDetector private constructor(
             ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).apply { put(bytes).rewind() }
         }
 
-        private fun <T> run(worker: ExecutorService, work: () -> T): T = try {
-            worker.submit(Callable { work() }).get()
-        } catch (error: ExecutionException) {
-            throw error.cause ?: error
+        /** Waits even when interrupted, and says so afterwards: the work still reads buffers of the caller. */
+        private fun <T> run(worker: ExecutorService, work: () -> T): T {
+            val result = worker.submit(Callable { work() })
+            var interrupted = false
+            try {
+                while (true) {
+                    try {
+                        return result.get()
+                    } catch (early: InterruptedException) {
+                        interrupted = true
+                    } catch (error: ExecutionException) {
+                        throw error.cause ?: error
+                    }
+                }
+            } finally {
+                if (interrupted) Thread.currentThread().interrupt()
+            }
         }
 
         private fun frame(width: Int, height: Int, rotationDegrees: Int, crop: Rect?): Frame = if (crop == null) {
@@ -245,12 +259,12 @@ private class Runner(
     delegate: FaceDetector.Delegate,
     threads: Int,
 ) : AutoCloseable {
-    private val gpu: GpuDelegate? = if (delegate == FaceDetector.Delegate.GPU) gpu() else null
-    private val interpreter: Interpreter
     private val head = Head(description, model)
     private val letterboxer = Letterboxer(model.width, model.height, description.paddingRgb)
     private val input = direct(model.width * model.height * 3)
     private val outputs = HashMap<Int, Output>()
+    private val gpu: GpuDelegate? = if (delegate == FaceDetector.Delegate.GPU) gpu() else null
+    private val interpreter: Interpreter
 
     private class Output(val name: String, val isInteger: Boolean, val buffer: ByteBuffer)
 
@@ -310,7 +324,10 @@ private class Runner(
 
     private fun values(output: Output): FloatArray {
         output.buffer.rewind()
-        if (!output.isInteger) return FloatArray(output.buffer.remaining() / 4).also { output.buffer.asFloatBuffer().get(it) }
+        if (!output.isInteger) {
+            val floats = output.buffer.asFloatBuffer()
+            return FloatArray(floats.remaining()).also { floats.get(it) }
+        }
         val integers = output.buffer.asIntBuffer()
         return FloatArray(integers.remaining()) { integers.get(it).toFloat() }
     }

@@ -84,11 +84,12 @@ class Frame(
             points[i] = x
             points[i + 1] = y
         }
-        return Face(face.score, floatArrayOf(min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])), points)
+        val box = floatArrayOf(min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1]))
+        return Face(face.score, box, points)
     }
 }
 
-/** A picture in the model's frame: resized with the aspect kept, at the top left; [scale] is input px per upright px. */
+/** A picture in the model's frame: its aspect kept, at the top left; [scale] is input pixels per upright pixel. */
 class Letterbox(val scale: Double, val contentWidth: Int, val contentHeight: Int)
 
 fun letterbox(uprightWidth: Int, uprightHeight: Int, inputWidth: Int, inputHeight: Int): Letterbox {
@@ -241,7 +242,8 @@ fun compare(expected: List<Face>, found: List<Face>, tolerances: Tolerances, sco
     val extra = found.indices.filter { it !in taken && !(found[it].score < sure) }
     val worst = DoubleArray(3)
     for ((e, f) in partner.withIndex()) {
-        if (f != null) differences(expected[e], found[f]).forEachIndexed { i, value -> worst[i] = larger(worst[i], value) }
+        if (f == null) continue
+        differences(expected[e], found[f]).forEachIndexed { i, value -> worst[i] = larger(worst[i], value) }
     }
     val complaints = ArrayList<String>()
     if (lost.isNotEmpty()) complaints += "${lost.size} of ${expected.size} faces lost"
@@ -256,7 +258,9 @@ fun compare(expected: List<Face>, found: List<Face>, tolerances: Tolerances, sco
 
 /** For every expected face the index of its own found face, or null: overlaps of 0.5 and more, the largest first. */
 private fun pair(expected: List<Face>, found: List<Face>): Array<Int?> {
-    val pairs = expected.indices.flatMap { e -> found.indices.map { f -> Triple(iou(expected[e].box, found[f].box), e, f) } }
+    val pairs = expected.indices.flatMap { e ->
+        found.indices.map { f -> Triple(iou(expected[e].box, found[f].box), e, f) }
+    }
     val partner = arrayOfNulls<Int>(expected.size)
     val taken = HashSet<Int>()
     // a stable sort: ties stay in the order of the expected, then of the found face

@@ -20,8 +20,8 @@ interface Rows {
 class Plane(val buffer: ByteBuffer, val rowStride: Int, val pixelStride: Int, val offset: Int = 0)
 
 /**
- * A crop of a YUV 4:2:0 picture, a chroma sample for every 2x2 pixels, in BT.601 with the full range of 0-255: what JPEG
- * uses and Android's cameras give as YUV_420_888. Positions of the buffers are neither used nor changed.
+ * A crop of a YUV 4:2:0 picture, a chroma sample for every 2x2 pixels, in BT.601 with the full range of 0-255: what
+ * JPEG uses and Android's cameras give as YUV_420_888. Positions of the buffers are neither used nor changed.
  */
 class YuvRows(y: Plane, u: Plane, v: Plane, private val crop: Crop) : Rows {
     override val width get() = crop.width
@@ -103,7 +103,7 @@ class Letterboxer(private val inputWidth: Int, private val inputHeight: Int, pri
     private var row = IntArray(0)
     private var narrow = ByteArray(0)
 
-    /** Fills [into], `inputWidth * inputHeight * 3` bytes from its start, with the crop that [rows] gives of [frame]. */
+    /** Fills [into], `inputWidth * inputHeight * 3` bytes from its start, with [rows], the crop of [frame]. */
     fun fill(rows: Rows, frame: Frame, into: ByteBuffer): Letterbox {
         require(rows.width == frame.crop.width && rows.height == frame.crop.height) {
             "rows of ${rows.width}x${rows.height} for a crop of ${frame.crop.width}x${frame.crop.height}"

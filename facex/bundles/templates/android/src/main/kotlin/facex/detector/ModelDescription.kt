@@ -200,5 +200,6 @@ internal class Json(private val text: String) {
         at++
     }
 
-    private fun fail(wanted: String): Nothing = throw IllegalArgumentException("facex.json: no $wanted at character $at")
+    private fun fail(wanted: String): Nothing =
+        throw IllegalArgumentException("facex.json: no $wanted at character $at")
 }
