@@ -151,7 +151,7 @@ private fun json(value: Any?): String = when (value) {
 }
 
 fun main() {
-    for (line in generateSequence(::readLine)) {
+    for (line in generateSequence { readlnOrNull() }) {
         // a wrong input is an answer too
         println(
             try {
