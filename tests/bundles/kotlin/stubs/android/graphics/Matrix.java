@@ -1,0 +1,4 @@
+package android.graphics;
+public class Matrix {
+    public native boolean postRotate(float degrees);
+}

@@ -1,0 +1,10 @@
+package org.tensorflow.lite;
+public interface Tensor {
+    DataType dataType();
+
+    int numBytes();
+
+    int[] shape();
+
+    String name();
+}
