@@ -23,8 +23,8 @@ KINDS: Mapping[str, Kind] = {
     "DEQUANTIZE": Kind.DEQUANTIZE,
     "LOGISTIC": Kind.SIGMOID,
     "SOFTMAX": Kind.SIGMOID,
-    "TOPK_V2": Kind.CHOICE,
-    "NON_MAX_SUPPRESSION_V4": Kind.CHOICE,
+    # an order or a comparison tells nothing of how large a value is
+    **dict.fromkeys(("TOPK_V2", "NON_MAX_SUPPRESSION_V4", "GREATER", "GREATER_EQUAL", "LESS", "EQUAL"), Kind.CHOICE),
     **dict.fromkeys(CHANNEL_AXIS, Kind.MULTIPLY_ACCUMULATE),
     **dict.fromkeys(LAYOUT_OPERATORS, Kind.LAYOUT),
 }

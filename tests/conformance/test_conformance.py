@@ -21,7 +21,7 @@ from facex.parity.compare import Candidate, compare
 from facex.reference import families, photographs
 from facex.reference.detector import ReferenceSession, selected
 from facex.reference.photographs import letterbox, load
-from facex.types import Head, Precision, Size
+from facex.types import FileFacts, Head, Precision, Size
 
 SIZE = Size(height=160, width=160)
 
@@ -157,18 +157,24 @@ def choosing() -> list[Any]:
     return [pytest.param(*case, id="-".join(case), marks=[pytest.mark.slow] if slow(*case) else []) for case in tried]
 
 
+def head_steps(facts: FileFacts) -> list[tuple[str, str, float]]:
+    found = facts.quantization.head_tensors if facts.quantization else ()
+    return sorted((t.output, str(t.unit), t.step) for t in found)
+
+
 @pytest.mark.parametrize(("family", "variant", "target", "precision"), choosing())
 def test_a_file_that_chooses_faces_gives_what_the_app_would_choose(
     artifact_of, draw_photograph, photo_dir, family, variant, target, precision
 ):
     """To the bit those rows that the reference's NMS chooses from the same file with a decoded head."""
-    (by_prior, _), (job, facts) = (
+    (by_prior, before), (job, facts) = (
         artifact_of(family, variant, target, precision, head) for head in (Head.DECODED, Head.DETECTIONS)
     )
     assert job.selection is not None
     meshed = job.detector.contract.mesh > 0
     assert [t.name for t in facts.outputs] == ["boxes", "scores", "landmarks", "count", *["mesh"] * meshed]
     assert facts.integer_mac_fraction == (1.0 if precision is Precision.W8A8 else 0.0)
+    assert head_steps(facts) == head_steps(before)  # the lint of w8a8 files looks at them
     decoded, choosing = session_of(by_prior, target), session_of(job, target)
     pixels = [letterbox(load(p), SIZE, (0, 0, 0)).pixels for p in sorted(photo_dir.iterdir())]
     counts = []
