@@ -321,6 +321,37 @@ class Credits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShownTensor:
+    """An input or output as tools show it.
+
+    Attributes:
+        content: what its values are: `image`, `feature`, `bounding box`, or empty where the file does not tell.
+        description: for people, with the unit.
+    """
+
+    name: str
+    content: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardMetadata:
+    """What a file says of itself in its format's own fields, which Android Studio, Netron and Xcode show.
+
+    Attributes:
+        format: which fields, and what reads them.
+        name: of the model; empty where the format has none.
+        description: of the model.
+        tensors: inputs, then outputs.
+    """
+
+    format: str
+    name: str
+    description: str
+    tensors: tuple[ShownTensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """What a target reads from one of its own files, without running it.
 
@@ -334,6 +365,7 @@ class FileFacts:
         quantization: what it does with 8-bit activations; None where it has none.
         credits: author, licence and version that it carries.
         neural_engine_forecast: of a Core ML file; None for other targets.
+        standard_metadata: what tools show of it; None where it has none, or its format has no such fields.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -347,6 +379,7 @@ class FileFacts:
     quantization: QuantizationFacts | None = None
     credits: Credits = field(default_factory=Credits)
     neural_engine_forecast: NeuralEngineForecast | None = None
+    standard_metadata: StandardMetadata | None = None
 
     @property
     def integer_mac_fraction(self) -> float:

@@ -47,7 +47,8 @@ def export(job: Job) -> None:
     with quiet():
         concrete = tf.function(ordered, input_signature=[image]).get_concrete_function()
         flatbuffer = _converter(tf, concrete, job.precision).convert()
-    job.path.write_bytes(_litert.finish(flatbuffer, outputs, {p.key: p.value for p in model.metadata_props}))
+    metadata = {p.key: p.value for p in model.metadata_props} | {"facex.precision": str(job.precision)}
+    job.path.write_bytes(_litert.finish(flatbuffer, outputs, metadata))
 
 
 def _converter(tf: Any, concrete: Any, precision: Precision) -> Any:

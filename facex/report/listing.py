@@ -17,6 +17,7 @@ from facex.types import (
     LatencyKind,
     NeuralEngineForecast,
     QuantizationFacts,
+    StandardMetadata,
     Verdict,
     run_name,
 )
@@ -130,7 +131,18 @@ def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
         ("MACs", f"{found.macs / 1e6:.1f} M, {found.integer_mac_fraction:.2%} of them integer"),
         ("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items())),
         *((key.removeprefix("facex."), value) for key, value in found.metadata.items()),
+        *(_standard(found.standard_metadata) if found.standard_metadata else ()),
     ]
+
+
+def _standard(shown: StandardMetadata) -> list[tuple[str, str]]:
+    """What tools show: the model in a line, and its tensors."""
+    model = ": ".join(text for text in (shown.name, shown.description) if text)
+    tensors = (
+        ("", f"{t.name}{f' ({t.content})' if t.content else ''}: {t.description or 'not described'}")
+        for t in shown.tensors
+    )
+    return [("tools show", f"{model or 'no description'} ({shown.format})"), *tensors]
 
 
 def _forecast(found: NeuralEngineForecast, console: Console) -> None:

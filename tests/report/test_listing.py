@@ -32,7 +32,9 @@ from facex.types import (
     Precision,
     QuantizationFacts,
     ReferenceKernel,
+    ShownTensor,
     Size,
+    StandardMetadata,
     TensorInfo,
     Verdict,
 )
@@ -225,6 +227,24 @@ def test_credits_are_shown_where_there_are_any() -> None:
     assert "  author             [b]Some Body" in lines
     assert "  model version      2" in lines
     assert not [line for line in lines if "licence" in line]
+
+
+def test_what_tools_show_of_a_file_is_shown() -> None:
+    tensors = (
+        ShownTensor(name="image", content="image", description="a [b]photograph"),
+        ShownTensor(name="scores", content="", description=""),
+    )
+    shown = StandardMetadata(format="Core ML", name="", description="a detector", tensors=tensors)
+    lines = _inspected(_artifact("a.mlpackage", Precision.FP16), dataclasses.replace(FACTS, standard_metadata=shown))
+    at = lines.index("  tools show         a detector (Core ML)")
+    assert lines[at + 1 : at + 3] == [
+        "                     image (image): a [b]photograph",
+        "                     scores: not described",
+    ]
+    named = dataclasses.replace(shown, name="n", format="TFLite Metadata, parser 1.0.0")
+    lines = _inspected(_artifact("a.tflite", Precision.FP16), dataclasses.replace(FACTS, standard_metadata=named))
+    assert "  tools show         n: a detector (TFLite Metadata, parser 1.0.0)" in lines
+    assert not [line for line in _inspected(_artifact("a.tflite", Precision.FP16)) if "tools show" in line]
 
 
 def test_a_forecast_is_called_one_and_names_its_sources() -> None:
