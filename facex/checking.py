@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facex import architectures, demo, device_bench, exporters, launching, manifest
+from facex import architectures, demo, device_bench, exporters, launching, manifest, profiling
 from facex.device_bench.budget import size_findings
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import Evidence, Examination, evaluation_of, examine, measure
@@ -17,6 +17,8 @@ from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
+from facex.report import ratios
+from facex.report.wording import plural
 from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.types import (
     ARM64,
@@ -34,7 +36,9 @@ from facex.types import (
     Latency,
     Limit,
     Precision,
+    Ratio,
     Runtime,
+    Session,
     Size,
     TargetInfo,
     Verdict,
@@ -317,12 +321,18 @@ def _unchanged(opened: Sequence[Opened], artifacts: Sequence[Artifact]) -> list[
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What `bench` found; keys as in the manifest. `devices` is what devices beside this host tell."""
+    """What `bench` found; keys as in the manifest.
+
+    Attributes:
+        ratios: of the latencies to those of the float32 file, where it was timed too.
+        devices: what devices tell beside the latencies; of this host, where a profile was asked for.
+    """
 
     artifacts: tuple[Artifact, ...]
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     tools: dict[str, str]
+    ratios: tuple[Ratio, ...] = ()
     devices: tuple[DeviceReport, ...] = ()
 
     @property
@@ -343,14 +353,19 @@ def bench(
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
     `device` is a word for `device_bench.find`, or several of them. A device skips files that it cannot time, as long as
-    it can time one. On this host, load time and memory are measured in processes of their own.
+    it can time one. On this host, load time and memory are measured in processes of their own, every file is timed with
+    every number of threads, and a profile of the operators is a run of its own.
 
     Raises:
         InputError: something given cannot be used.
         BackendError: a runtime failed.
     """
     options = options or DeviceOptions()
-    check_threads(options.threads)
+    counts = (options.threads, *options.also_threads)
+    for threads in counts:
+        check_threads(threads)
+    if twice := next((n for i, n in enumerate(counts) if n in counts[:i]), 0):
+        raise UsageError(f"--threads {twice}: given twice")
     if options.warmup < 0 or options.runs < 1:
         raise UsageError(f"--warmup {options.warmup} --runs {options.runs}: must be at least 0 and 1")
     words = (device,) if isinstance(device, str) else tuple(device)
@@ -364,15 +379,19 @@ def bench(
     for word, (module, argument) in devices.items():
         if word == HOST:
             examinations.append(_on_host(subjects, options, clock))
+            if options.profile:
+                reports.append(profiling.on_host(subjects, options, clock))
         else:
             examination, report = _on_device(subjects, word, module, argument, options, clock)
             examinations.append(examination)
             reports.append(report)
     artifacts = tuple(_artifact(subject, examinations) for subject in subjects)
+    latency = tuple(entry for e in examinations for entry in e.latency)
     return Timing(
         artifacts=artifacts,
         findings=_judged(artifacts, words, examinations, budget or Budget()),
-        latency=tuple(entry for e in examinations for entry in e.latency),
+        latency=latency,
+        ratios=ratios.of(artifacts, latency),
         tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         devices=tuple(reports),
     )
@@ -415,16 +434,28 @@ def _artifact(subject: Subject, examinations: Sequence[Examination]) -> Artifact
 
 
 def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) -> Examination:
+    """Every file with every number of threads, all of one size in turns."""
     latency: list[Latency] = []
     ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
     files = runs_of(subjects, (options.runtime,))
     for size in dict.fromkeys(subject.size for subject in subjects):
-        sessions, absent = open_sessions([file for file in files if file.subject.size == size], options.threads)
-        no_latency.update(absent | untimed(sessions))
-        ran.update({name: session.runtime for name, session in sessions.items()})
-        latency += measure(sessions, None, size, options.threads, clock, warmup=options.warmup, runs=options.runs)
-    started = launching.added(files, latency, options.threads, clock)
+        pairs: dict[str, tuple[str, int]] = {}
+        opened: dict[str, Session] = {}
+        for threads in (options.threads, *options.also_threads):
+            sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
+            no_latency.update(absent | untimed(sessions))
+            ran.update({name: session.runtime for name, session in sessions.items()})
+            several = f", {plural(threads, 'thread')}" if options.also_threads else ""
+            labels = {name: f"{name}{several}" for name in sessions}
+            pairs |= {label: (name, threads) for name, label in labels.items()}
+            opened |= {labels[name]: session for name, session in sessions.items()}
+        counts = {label: threads for label, (_, threads) in pairs.items()}
+        timed = measure(opened, None, size, counts, clock, warmup=options.warmup, runs=options.runs)
+        latency += [dataclasses.replace(entry, artifact=pairs[entry.artifact][0]) for entry in timed]
+    order = [file.name for file in files]
+    latency.sort(key=lambda entry: order.index(entry.artifact))  # stable: numbers of threads as they were given
+    started = launching.added(files, latency, clock)
     return Examination(runs=files, findings=(), latency=started, runtimes=ran, untimed=no_latency, reference_faces=None)
 
 

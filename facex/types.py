@@ -667,9 +667,10 @@ class Delegate(_Word):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """How files are timed on a device that is not this machine; each device says which of these it knows.
+    """How files are timed; each device says which of these it knows.
 
     Attributes:
+        also_threads: further numbers of threads that every file is timed with as well.
         runtime: of Core ML files.
         benchmark_model: a `benchmark_model` built for the phone; None takes the one in the cache.
         benchmark_apk: whether the benchmark app that is installed on the phone is used in its place.
@@ -678,6 +679,7 @@ class DeviceOptions:
     """
 
     threads: int = 1
+    also_threads: tuple[int, ...] = ()
     warmup: int = 5
     runs: int = 50
     runtime: Runtime = Runtime.EXECUTOR
@@ -715,6 +717,40 @@ class OperatorTime:
     mean_ms: float
     share: float
     unit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The operators of one file in a runtime, measured.
+
+    Attributes:
+        operators: in the order of execution; empty where the runtime tells none.
+        note: how they were measured, or why there are none.
+    """
+
+    operators: tuple[OperatorTime, ...]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """The time of a file over that of the float32 file of the same target, size and head, alike in all else.
+
+    Attributes:
+        baseline: name of the float32 file.
+        device, threads, kind, runtime: of both latencies.
+        low: of the minima, or of the lower ends of two bands.
+        p50: of the medians.
+    """
+
+    artifact: str
+    baseline: str
+    device: str
+    threads: int
+    kind: LatencyKind
+    low: float
+    p50: float
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,11 @@ MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
 SPECIFICATION_OS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18"}
 """Core ML specification version -> first system that loads it (coremltools' release notes)."""
 
+NO_PROFILE = (
+    "facex's executor is no runtime of a device; on a Mac, --device apple tells the unit and the estimated cost of "
+    "every operation"
+)
+
 
 def export(job: Job) -> None:
     """Trace or lower, convert, describe, and save byte for byte reproducibly.

@@ -101,11 +101,38 @@ def _row(lines: list[str], name: str) -> list[str]:
 def test_ratios_are_of_minima_to_the_float_file() -> None:
     artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("a_w8a8", Precision.W8A8)]
     lines = _timing(artifacts, [_latency("a_fp32", 10, 11), _latency("a_w8a8", 4, 11)])
-    headers = ["artifact", "times are", "min ms", "p50 ms", "p90 ms", "x fp32", "load ms", "peak MB", "MB"]
+    headers = [
+        "artifact",
+        "times are",
+        "min ms",
+        "p50 ms",
+        "p90 ms",
+        "x fp32 min",
+        "x fp32 p50",
+        "load ms",
+        "peak MB",
+        "MB",
+    ]
     assert re.split(r" {2,}", lines[0].strip()) == headers
-    assert _row(lines, "a_fp32") == ["measured", "10.00", "11.00", "22.00", "1.00", "-", "-", "1.235"]
-    assert _row(lines, "a_w8a8") == ["measured", "4.00", "11.00", "22.00", "0.40", "-", "-", "1.235"]
+    assert _row(lines, "a_fp32") == ["measured", "10.00", "11.00", "22.00", "1.00", "1.00", "-", "-", "1.235"]
+    assert _row(lines, "a_w8a8") == ["measured", "4.00", "11.00", "22.00", "0.40", "1.00", "-", "-", "1.235"]
     assert "measured on host: a processor, 1 thread, 50 runs: LiteRT 2; alone" in lines
+
+
+def test_ratios_are_between_the_same_numbers_of_threads() -> None:
+    artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("a_w8a8", Precision.W8A8)]
+    one = [_latency("a_fp32", 10, 12), _latency("a_w8a8", 4, 6)]
+    two = [dataclasses.replace(_latency(*each), threads=2) for each in (("a_fp32", 5, 8), ("a_w8a8", 4, 4))]
+    lines = _timing(artifacts, [one[0], two[0], one[1], two[1]])
+    assert lines[0].split()[:4] == ["artifact", "threads", "times", "are"]
+    rows = [line.split() for line in lines if line.startswith("a_")]
+    assert [(row[0], row[1], row[6], row[7]) for row in rows] == [
+        ("a_fp32", "1", "1.00", "1.00"),
+        ("a_fp32", "2", "1.00", "1.00"),
+        ("a_w8a8", "1", "0.40", "0.50"),
+        ("a_w8a8", "2", "0.80", "0.50"),
+    ]
+    assert "measured on host: a processor, 2 threads, 50 runs: LiteRT 2; alone" in lines
 
 
 @pytest.mark.parametrize(
