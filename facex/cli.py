@@ -231,7 +231,7 @@ device_options = _stacked(
         default=(HOST,),
         show_default=True,
         multiple=True,
-        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL. "
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb:SERIAL and apple:NAME name a phone. "
         f"Or a phone to estimate for: {', '.join(device_bench.phones())}. Repeat for several.",
     ),
     click.option(

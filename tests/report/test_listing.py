@@ -148,7 +148,7 @@ def test_only_the_float_file_of_the_same_target_size_and_head_is_a_base(changes:
 
 def test_what_a_file_takes_to_start() -> None:
     entry = dataclasses.replace(_latency("a_fp32", 10, 11), load_ms=20.5, memory_mb=9.25)
-    assert _row(_timing([_artifact("a_fp32", Precision.FP32)], [entry]), "a_fp32")[5:7] == ["20.50", "9.25"]
+    assert _row(_timing([_artifact("a_fp32", Precision.FP32)], [entry]), "a_fp32")[6:8] == ["20.50", "9.25"]
 
 
 def test_an_estimate_is_called_one_and_has_no_ratio_to_a_measurement() -> None:
@@ -174,7 +174,7 @@ def test_what_was_not_timed_has_no_figures() -> None:
         reason="runs on Darwin only",
     )
     lines = _timing([_artifact("a_fp32", Precision.FP32), _artifact("b_w8a8", Precision.W8A8)], [], (skipped,))
-    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 7, "1.235"]
+    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 8, "1.235"]
     assert "skipped a_fp32 latency: runs on Darwin only" in lines
     assert not [line for line in lines if line.startswith(("measured", "x fp32"))]
 
