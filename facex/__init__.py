@@ -159,9 +159,9 @@ def bench(*artifacts: str | os.PathLike[str], progress: Progress | None = None, 
     Args:
         *artifacts: files, or one manifest.
         progress: shown what is going on.
-        **options: the other options of `facex bench` by name: `threads`, `warmup`, `runs`, `precision`, `runtime`,
-            `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`, `device` (one or several),
-            `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`, `profile`, `replay`.
+        **options: the other options of `facex bench` by name: `threads` (one number, or for this host several),
+            `warmup`, `runs`, `precision`, `runtime`, `max_size_mb`, `max_latency_ms`, `max_load_ms`, `max_memory_mb`,
+            `device` (one or several), `benchmark_model`, `benchmark_apk`, `delegate`, `cpu_mask`, `profile`, `replay`.
 
     Raises:
         facex.errors.InputError: something given cannot be used.
@@ -345,10 +345,16 @@ class _Options:
         from dataclasses import fields
         from pathlib import Path
 
+        from facex.errors import UsageError
         from facex.types import Delegate, DeviceOptions, Runtime
 
-        names = [field.name for field in fields(DeviceOptions)]
+        names = [field.name for field in fields(DeviceOptions) if field.name != "also_threads"]
         chosen = {name: value for name in names if (value := self._left.pop(name, None)) is not None}
+        if not isinstance(chosen.get("threads", 1), int):
+            counts = _several("threads", chosen.pop("threads"))
+            if not counts:
+                raise UsageError("threads: no number was given")
+            chosen |= {"threads": counts[0], "also_threads": counts[1:]}
         for name, kind in (("delegate", Delegate), ("runtime", Runtime)):
             if name in chosen:
                 chosen[name] = self.choice(name, kind, chosen[name])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facex import architectures, demo, device_bench, exporters, launching, manifest
+from facex import architectures, demo, device_bench, exporters, launching, manifest, profiling
 from facex.device_bench.budget import size_findings
 from facex.errors import ArtifactError, FacexError, UsageError
 from facex.examination import QUICK_RUNS, Evidence, Examination, evaluation_of, examine, measure, of_runs
@@ -17,6 +17,8 @@ from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
 from facex.recipe import Budget, check_ground_truth, check_runtimes, check_threads
+from facex.report import ratios
+from facex.report.wording import plural
 from facex.runs import Subject, open_sessions, runs_of, untimed
 from facex.showing import Material, QuantizationPlan
 from facex.types import (
@@ -35,8 +37,10 @@ from facex.types import (
     Latency,
     Limit,
     Precision,
+    Ratio,
     Runtime,
     Selection,
+    Session,
     Size,
     TargetInfo,
     Verdict,
@@ -466,12 +470,18 @@ def _unchanged(opened: Sequence[Opened], artifacts: Sequence[Artifact]) -> list[
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What `bench` found; keys as in the manifest. `devices` is what devices beside this host tell."""
+    """What `bench` found; keys as in the manifest.
+
+    Attributes:
+        ratios: of the latencies to those of the float32 file, where it was timed too.
+        devices: what devices tell beside the latencies; of this host, where a profile was asked for.
+    """
 
     artifacts: tuple[Artifact, ...]
     findings: tuple[Finding, ...]
     latency: tuple[Latency, ...]
     tools: dict[str, str]
+    ratios: tuple[Ratio, ...] = ()
     devices: tuple[DeviceReport, ...] = ()
 
     @property
@@ -493,15 +503,20 @@ def bench(
     """Time artifacts on a device; on this host interleaved, and Core ML files only in their native runtime, on a Mac.
 
     `device` is a word for `device_bench.find`, or several of them. A device skips files that it cannot time, as long as
-    it can time one. On this host, load time and memory are measured in processes of their own. `replay` is a folder of
-    goldens that every device runs too.
+    it can time one. On this host, load time and memory are measured in processes of their own, every file is timed with
+    every number of threads, and a profile of the operators is a run of its own. `replay` is a folder of goldens that
+    every device runs too.
 
     Raises:
         InputError: something given cannot be used.
         BackendError: a runtime failed.
     """
     options = options or DeviceOptions()
-    check_threads(options.threads)
+    counts = (options.threads, *options.also_threads)
+    for threads in counts:
+        check_threads(threads)
+    if twice := next((n for i, n in enumerate(counts) if n in counts[:i]), 0):
+        raise UsageError(f"--threads {twice}: given twice")
     if options.warmup < 0 or options.runs < 1:
         raise UsageError(f"--warmup {options.warmup} --runs {options.runs}: must be at least 0 and 1")
     words = (device,) if isinstance(device, str) else tuple(device)
@@ -522,16 +537,20 @@ def bench(
         if word == HOST:
             examinations.append(_on_host(subjects, options, clock))
             replayed += _replayed(subjects, (options.runtime,), description, options.threads, clock)
+            if options.profile:
+                reports.append(profiling.on_host(subjects, options, clock))
         else:
             examination, report = _on_device(subjects, word, module, argument, options, clock)
             examinations.append(examination)
             reports.append(report)
             replayed += _replayed_on(subjects, word, module, argument, options, description, clock)
     artifacts = tuple(_artifact(subject, examinations) for subject in subjects)
+    latency = tuple(entry for e in examinations for entry in e.latency)
     return Timing(
         artifacts=artifacts,
         findings=(*_judged(artifacts, words, examinations, budget or Budget()), *replayed),
-        latency=tuple(entry for e in examinations for entry in e.latency),
+        latency=latency,
+        ratios=ratios.of(artifacts, latency),
         tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         devices=tuple(reports),
     )
@@ -621,32 +640,45 @@ def _artifact(subject: Subject, examinations: Sequence[Examination]) -> Artifact
 
 
 def _on_host(subjects: Sequence[Subject], options: DeviceOptions, clock: Clock) -> Examination:
-    warmup, runs = options.warmup, options.runs
-    return _timed(subjects, (options.runtime,), options.threads, clock, warmup=warmup, runs=runs, start=True)
+    counts, (warmup, runs) = (options.threads, *options.also_threads), (options.warmup, options.runs)
+    return _timed(subjects, (options.runtime,), counts, clock, warmup=warmup, runs=runs, start=True)
 
 
 def _timed(
     subjects: Sequence[Subject],
     runtimes: Sequence[Runtime],
-    threads: int,
+    counts: Sequence[int],
     clock: Clock,
     *,
     warmup: int,
     runs: int,
     start: bool,
 ) -> Examination:
-    """Latency on this host, interleaved, and no parity; load time and memory too where `start` says so."""
+    """Every file with every number of threads, all of one size in turns, and no parity.
+
+    Load time and memory too where `start` says so.
+    """
     latency: list[Latency] = []
     ran: dict[str, str] = {}
     no_latency: dict[str, str] = {}
     files = runs_of(subjects, runtimes)
     for size in dict.fromkeys(subject.size for subject in subjects):
-        sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
-        no_latency.update(absent | untimed(sessions))
-        ran.update({name: session.runtime for name, session in sessions.items()})
-        latency += measure(sessions, None, size, threads, clock, warmup=warmup, runs=runs)
-    timed = launching.added(files, latency, threads, clock) if start else tuple(latency)
-    labelled = of_runs(files, timed)
+        pairs: dict[str, tuple[str, int]] = {}
+        opened: dict[str, Session] = {}
+        for threads in counts:
+            sessions, absent = open_sessions([file for file in files if file.subject.size == size], threads)
+            no_latency.update(absent | untimed(sessions))
+            ran.update({name: session.runtime for name, session in sessions.items()})
+            several = f", {plural(threads, 'thread')}" if len(counts) > 1 else ""
+            labels = {name: f"{name}{several}" for name in sessions}
+            pairs |= {label: (name, threads) for name, label in labels.items()}
+            opened |= {labels[name]: session for name, session in sessions.items()}
+        by_label = {label: threads for label, (_, threads) in pairs.items()}
+        timed = measure(opened, None, size, by_label, clock, warmup=warmup, runs=runs)
+        latency += [dataclasses.replace(entry, artifact=pairs[entry.artifact][0]) for entry in timed]
+    order = [file.name for file in files]
+    latency.sort(key=lambda entry: order.index(entry.artifact))  # stable: numbers of threads as they were given
+    labelled = of_runs(files, launching.added(files, latency, clock) if start else tuple(latency))
     return Examination(
         runs=files, findings=(), latency=tuple(labelled), runtimes=ran, untimed=no_latency, reference_faces=None
     )

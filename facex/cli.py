@@ -172,6 +172,14 @@ threads_option = click.option(
     show_default=True,
     help="Threads of every runtime.",
 )
+several_threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    multiple=True,
+    default=(min(2, os.cpu_count() or 1),),
+    show_default=True,
+    help="Threads of every runtime; repeat on the host to time every file with each number of them.",
+)
 evidence_options = _stacked(
     click.option("--images", type=PATH, help="Folder of photographs for parity; none of them may be in --calib."),
     click.option(
@@ -194,7 +202,6 @@ budget_options = _stacked(
     click.option(
         "--max-memory-mb", type=_positive("--max-memory-mb"), help="Highest peak memory of one artifact, in MB."
     ),
-    threads_option,
 )
 runtimes_option = click.option(
     "--runtime",
@@ -228,7 +235,7 @@ device_options = _stacked(
         default=(HOST,),
         show_default=True,
         multiple=True,
-        help=f"Where they are timed: {', '.join(device_bench.names())}; adb may name the phone, adb:SERIAL. "
+        help=f"Where they are timed: {', '.join(device_bench.names())}; adb:SERIAL and apple:NAME name a phone. "
         f"Or a phone to estimate for: {', '.join(device_bench.phones())}. Repeat for several.",
     ),
     click.option(
@@ -248,7 +255,7 @@ device_options = _stacked(
         help="adb: what runs the file, on the CPU or the GPU.",
     ),
     click.option("--cpu-mask", metavar="HEX", default="", help="adb: CPUs to run on, e.g. f0 for CPUs 4 to 7."),
-    click.option("--profile", is_flag=True, help="adb: time every operator too, in a run of its own."),
+    click.option("--profile", is_flag=True, help="host, adb: time every operator too, in a run of its own."),
 )
 credit_options = _stacked(
     click.option("--author", metavar="TEXT", default="", help="Who made the model, written into every file."),
@@ -419,6 +426,7 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 @evidence_options
 @contract_options
 @budget_options
+@threads_option
 @click.option(
     "--opset",
     type=click.IntRange(OPSETS[0], OPSETS[-1]),
@@ -560,6 +568,7 @@ def render(folder: Path, count: int, seed: int) -> int:
 @evidence_options
 @contract_options
 @budget_options
+@threads_option
 @runtimes_option
 @click.option(
     "--arch",
@@ -614,6 +623,7 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 @click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Rounds before the timed ones.")
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed rounds.")
 @budget_options
+@several_threads_option
 @runtime_option
 @device_options
 @click.option(
@@ -627,7 +637,8 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
 
     \b
     Examples:
-      facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1
+      facex bench build/model_640x640_fp32.tflite build/model_640x640_w8a8.tflite --threads 1 --threads 2
+      facex bench build/model_640x640_w8a8.onnx --profile
       facex bench build/manifest.json --max-latency-ms 30 --max-size-mb 2
       facex bench build/model_640x640_w8a8.tflite --device adb --threads 4 --cpu-mask f0
       facex bench build/model_640x640_w8a8.tflite --device adb --replay app/face
@@ -636,13 +647,14 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     from facex import checking
 
     precision, device, replay = values.pop("precision"), values.pop("device"), values.pop("replay")
+    threads = values.pop("threads")
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
             budget=_budget(values, device),
             precision=Precision(precision) if precision else None,
             device=device,
-            options=DeviceOptions(**values),
+            options=DeviceOptions(threads=threads[0], also_threads=threads[1:], **values),
             replay=replay,
             progress=progress,
         )

@@ -146,7 +146,7 @@ def examine(
         findings += [*found, *_lint(own, evidence)]
         faces = seen if faces is None else faces + (seen or 0)
         timed = measure(sessions, evidence, size, threads, clock, runs=QUICK_RUNS)
-        latency += of_runs(group, launching.added(group, timed, threads, clock) if start else timed)
+        latency += of_runs(group, launching.added(group, timed, clock) if start else timed)
     return Examination(
         runs=runs,
         findings=tuple(findings),
@@ -296,7 +296,7 @@ def measure(
     sessions: Mapping[str, Session],
     evidence: Evidence | None,
     size: Size,
-    threads: int,
+    threads: int | Mapping[str, int],
     clock: Clock,
     *,
     warmup: int = 5,
@@ -304,7 +304,7 @@ def measure(
 ) -> tuple[Latency, ...]:
     """Latency of the sessions of one size on this host, interleaved, on a photograph or else on noise.
 
-    A session that says why it is `untimed` is left out.
+    A session that says why it is `untimed` is left out. `threads` are those of every session, or of each by its name.
     """
     from facex.device_bench import host
     from facex.parity import noise

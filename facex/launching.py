@@ -49,13 +49,12 @@ class Start:
     memory_mb: float | None
 
 
-def added(runs: Sequence[Run], latency: Sequence[Latency], threads: int, clock: Clock) -> tuple[Latency, ...]:
+def added(runs: Sequence[Run], latency: Sequence[Latency], clock: Clock) -> tuple[Latency, ...]:
     """The latencies with load time and memory, measured in rounds so that a busy neighbour hits all alike.
 
     Args:
         runs: files in their runtimes.
-        latency: of some of them, by the name of the run.
-        threads: of the runtime.
+        latency: of some of them, by the name of the run; each is started with its number of threads.
         clock: times the stage.
 
     Raises:
@@ -64,13 +63,13 @@ def added(runs: Sequence[Run], latency: Sequence[Latency], threads: int, clock: 
     if not latency:
         return ()
     known = {run.name: run for run in runs}
-    starts: dict[str, list[Start]] = {entry.artifact: [] for entry in latency}
+    starts: dict[tuple[str, int], list[Start]] = {(entry.artifact, entry.threads): [] for entry in latency}
     with clock("start", "starting each file in processes of its own", STARTS * len(starts)):
         for _ in range(STARTS):
-            for name, found in starts.items():
+            for (name, threads), found in starts.items():
                 found.append(_in_process(known[name], threads))
                 clock.progress.advance()
-    return tuple(_with(entry, starts[entry.artifact]) for entry in latency)
+    return tuple(_with(entry, starts[entry.artifact, entry.threads]) for entry in latency)
 
 
 def _with(entry: Latency, starts: Sequence[Start]) -> Latency:

@@ -349,6 +349,37 @@ class Credits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShownTensor:
+    """An input or output as tools show it.
+
+    Attributes:
+        content: what its values are: `image`, `feature`, `bounding box`, or empty where the file does not tell.
+        description: for people, with the unit.
+    """
+
+    name: str
+    content: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardMetadata:
+    """What a file says of itself in its format's own fields, which Android Studio, Netron and Xcode show.
+
+    Attributes:
+        format: which fields, and what reads them.
+        name: of the model; empty where the format has none.
+        description: of the model.
+        tensors: inputs, then outputs.
+    """
+
+    format: str
+    name: str
+    description: str
+    tensors: tuple[ShownTensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """What a target reads from one of its own files, without running it.
 
@@ -362,6 +393,7 @@ class FileFacts:
         quantization: what it does with 8-bit activations; None where it has none.
         credits: author, licence and version that it carries.
         neural_engine_forecast: of a Core ML file; None for other targets.
+        standard_metadata: what tools show of it; None where it has none, or its format has no such fields.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -375,6 +407,7 @@ class FileFacts:
     quantization: QuantizationFacts | None = None
     credits: Credits = field(default_factory=Credits)
     neural_engine_forecast: NeuralEngineForecast | None = None
+    standard_metadata: StandardMetadata | None = None
 
     @property
     def integer_mac_fraction(self) -> float:
@@ -664,9 +697,10 @@ class Delegate(_Word):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """How files are timed on a device that is not this machine; each device says which of these it knows.
+    """How files are timed; each device says which of these it knows.
 
     Attributes:
+        also_threads: further numbers of threads that every file is timed with as well.
         runtime: of Core ML files.
         benchmark_model: a `benchmark_model` built for the phone; None takes the one in the cache.
         benchmark_apk: whether the benchmark app that is installed on the phone is used in its place.
@@ -675,6 +709,7 @@ class DeviceOptions:
     """
 
     threads: int = 1
+    also_threads: tuple[int, ...] = ()
     warmup: int = 5
     runs: int = 50
     runtime: Runtime = Runtime.EXECUTOR
@@ -712,6 +747,40 @@ class OperatorTime:
     mean_ms: float
     share: float
     unit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The operators of one file in a runtime, measured.
+
+    Attributes:
+        operators: in the order of execution; empty where the runtime tells none.
+        note: how they were measured, or why there are none.
+    """
+
+    operators: tuple[OperatorTime, ...]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """The time of a file over that of the float32 file of the same target, size and head, alike in all else.
+
+    Attributes:
+        baseline: name of the float32 file.
+        device, threads, kind, runtime: of both latencies.
+        low: of the minima, or of the lower ends of two bands.
+        p50: of the medians.
+    """
+
+    artifact: str
+    baseline: str
+    device: str
+    threads: int
+    kind: LatencyKind
+    low: float
+    p50: float
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,7 +230,14 @@ def test_an_option_that_it_does_not_know(toaster: Any, run_facex: Run, exported:
     [
         (["--device", "toaster"], "--device toaster: unknown — choose from adb, apple, estimate, host, pixel-1"),
         (["--device", "adb"], "--device adb: times .tflite files, and none was given"),
-        (["--profile"], "--profile: --device host does not know this option"),
+        (["--cpu-mask", "f0"], "--cpu-mask: --device host does not know this option"),
+        (["--threads", "2", "--threads", "2"], "--threads 2: given twice"),
+        (
+            ["--device", "adb", "--threads", "1", "--threads", "2"],
+            "--threads: --device adb takes one number of threads",
+        ),
+        (["--device", "apple", "--threads", "1", "--threads", "2"], "--threads: --device apple takes one number"),
+        (["--device", "pixel-4", "--threads", "1", "--threads", "2"], "--threads: --device pixel-4 takes one number"),
         (["--delegate", "npu"], "Invalid value for '--delegate'"),
     ],
 )
@@ -257,3 +264,89 @@ def test_the_program_of_an_options_file_is_beside_it(
     ran = run_facex("--config", config, "bench", exported / FP32)
     assert ran.code == 0
     assert seen[0].benchmark_model == tmp_path / "sub/tools/benchmark_model"
+
+
+def test_every_file_is_timed_with_every_number_of_threads(run_facex: Run, exported: Path) -> None:
+    threads = ("--threads", "1", "--threads", "2")
+    ran = run_facex("bench", exported / FP32, exported / FP16, *threads, "--runs", "5", "--json")
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    pairs = [(entry["artifact"], entry["threads"]) for entry in found["latency"]]
+    assert pairs == [(FP32, 1), (FP32, 2), (FP16, 1), (FP16, 2)]
+    assert all("interleaved over 4 pairs of artifact and threads" in entry["method"] for entry in found["latency"])
+    assert all(entry["load_ms"] > 0 for entry in found["latency"])
+    assert len([f for f in found["findings"] if f["name"] == "latency"]) == 4
+    low = {pair: entry["low_ms"] for pair, entry in zip(pairs, found["latency"], strict=True)}
+    p50 = {pair: entry["p50_ms"] for pair, entry in zip(pairs, found["latency"], strict=True)}
+    assert [(r["artifact"], r["threads"], r["baseline"]) for r in found["ratios"]] == [(*pair, FP32) for pair in pairs]
+    for ratio in found["ratios"]:
+        own, base = (ratio["artifact"], ratio["threads"]), (FP32, ratio["threads"])
+        assert ratio["low"] == pytest.approx(low[own] / low[base], rel=1e-3)
+        assert ratio["p50"] == pytest.approx(p50[own] / p50[base], rel=1e-3)
+    assert found["devices"] == []
+
+
+def test_the_function_takes_one_or_several_numbers_of_threads(exported: Path) -> None:
+    found = facex.bench(exported / FP32, threads=[2, 1], runs=1, warmup=0)
+    assert [entry.threads for entry in found.latency] == [2, 1]
+    assert [entry.threads for entry in facex.bench(exported / FP32, threads=1, runs=1, warmup=0).latency] == [1]
+    with pytest.raises(UsageError, match="threads: no number was given"):
+        facex.bench(exported / FP32, threads=[])
+    with pytest.raises(UsageError, match="--threads 0: must be 1 to"):
+        facex.bench(exported / FP32, threads=[1, 0])
+
+
+def test_a_budget_holds_for_every_number_of_threads(
+    run_facex: Run, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(sessions: Any, *_: Any, threads: Any, **__: Any) -> Any:
+        return tuple(
+            Latency(
+                artifact=name, device="host: x", kind=LatencyKind.MEASURED, threads=threads[name], runs=1,
+                p50_ms=10.0 / threads[name], low_ms=1.0, high_ms=20.0, method="m",
+            )
+            for name in sessions
+        )  # fmt: skip
+
+    monkeypatch.setattr("facex.device_bench.host.measure", measure)
+    line = ("bench", exported / FP32, "--threads", "4", "--threads", "1", "--max-latency-ms")
+    assert run_facex(*line, "10").code == 0
+    over = run_facex(*line, "5")
+    assert over.code == 4
+    fails = [line for line in over.out.splitlines() if line.startswith("FAIL")]
+    assert fails == [f"FAIL {FP32} latency: with 1 thread measured 10 ms is above the limit of 5 ms"]
+
+
+def test_an_options_file_may_list_numbers_of_threads(run_facex: Run, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text("[bench]\nthreads = [2, 1]\nruns = 1\n")
+    found = json.loads(run_facex("bench", exported / FP32, "--json").out)
+    assert [entry["threads"] for entry in found["latency"]] == [2, 1]
+
+
+def test_a_profile_of_this_host_is_apart_from_the_latency(
+    run_facex: Run, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    ran = run_facex("bench", exported / FP32, "--profile", "--threads", "1", "--runs", "5", "--json")
+    assert ran.code == 0
+    assert list(folder.iterdir()) == []  # the trace is kept nowhere
+    found = json.loads(ran.out)
+    (report,) = found["devices"]
+    (latency,) = found["latency"]
+    assert report["name"] == latency["device"]
+    (run,) = report["runs"]
+    assert run["artifact"] == FP32
+    operators = run["operators"]
+    assert sum(o["operator"] in ("Conv", "FusedConv") for o in operators) > 20
+    assert {o["unit"] for o in operators} == {"cpu"}
+    assert 0.3 < sum(o["share"] for o in operators) <= 1.001
+    assert max(operators, key=lambda o: o["mean_ms"])["mean_ms"] > 0
+    (note,) = run["notes"]
+    assert "operators: measured by the profiler of onnxruntime" in note
+    assert "in 5 runs of their own after 5 to warm up, 1 thread" in note
+    assert "no latency" in note
+    shown = run_facex("bench", exported / FP32, "--profile", "--threads", "1", "--runs", "2").out
+    assert "ms  Conv x " in shown
+    assert "operators: measured by the profiler" in shown

@@ -37,9 +37,9 @@ def _run(path: Path, target: str = "onnx") -> Run:
     return Run(subject=subject, runtime=Runtime.EXECUTOR, label=None)
 
 
-def _latency(name: str) -> Latency:
+def _latency(name: str, threads: int = 1) -> Latency:
     return Latency(
-        artifact=name, device="host: x", kind=LatencyKind.MEASURED, threads=1, runs=5, p50_ms=2.0, low_ms=1.0,
+        artifact=name, device="host: x", kind=LatencyKind.MEASURED, threads=threads, runs=5, p50_ms=2.0, low_ms=1.0,
         high_ms=3.0, method="m",
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_a_real_file_is_started_in_processes_of_its_own(exported: Path) -> None:
 
     progress = Counted()
     entry = _latency(FP32)
-    (found,) = added([_run(exported / FP32)], [entry], 1, Clock(progress))
+    (found,) = added([_run(exported / FP32)], [entry], Clock(progress))
     assert progress.steps == launching.STARTS
     assert found.load_ms is not None
     assert 1 < found.load_ms < 60_000
@@ -71,7 +71,7 @@ def test_memory_of_a_process_is_not_that_of_its_parent(exported: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("memory is told on Linux only")
     ballast = np.ones(300_000_000, dtype=np.uint8)  # what getrusage would tell of the child
-    (found,) = added([_run(exported / FP32)], [_latency(FP32)], 1, Clock())
+    (found,) = added([_run(exported / FP32)], [_latency(FP32)], Clock())
     assert ballast.nbytes > 200e6
     assert found.memory_mb is not None
     assert found.memory_mb < 200
@@ -79,7 +79,7 @@ def test_memory_of_a_process_is_not_that_of_its_parent(exported: Path) -> None:
 
 def test_nothing_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started"))
-    assert added([], [], 1, Clock()) == ()
+    assert added([], [], Clock()) == ()
 
 
 def test_starts_are_interleaved_and_the_median_and_the_highest_peak_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,12 +95,19 @@ def test_starts_are_interleaved_and_the_median_and_the_highest_peak_are_kept(mon
 
     monkeypatch.setattr(launching, "_in_process", start)
     runs = [_run(Path(name)) for name in ("a.onnx", "untimed.onnx", "b.onnx")]
-    a, b = added(runs, [_latency("a.onnx"), _latency("b.onnx")], 3, Clock())
+    a, b = added(runs, [_latency("a.onnx", 3), _latency("b.onnx", 3)], Clock())
     assert order == ["a.onnx", "b.onnx"] * 3
     assert (a.load_ms, a.memory_mb) == (4.0, 8.0)
     assert (b.load_ms, b.memory_mb) == (6.0, None)
     assert a.method.endswith("memory their highest peak above what they held before")
     assert b.method.endswith("memory is not told here")
+
+
+def test_every_number_of_threads_is_started_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "_in_process", lambda run, threads: Start(load_ms=10.0 * threads, memory_mb=None))
+    entries = [_latency("a.onnx", threads) for threads in (1, 4)]
+    found = added([_run(Path("a.onnx"))], entries, Clock())
+    assert [(entry.threads, entry.load_ms) for entry in found] == [(1, 10.0), (4, 40.0)]
 
 
 def test_the_process_is_told_everything_and_needs_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_the_process_is_told_everything_and_needs_no_folder(monkeypatch: pytest.
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.chdir(tmp_path)
-    (found,) = added([_run(Path("a.tflite"), "tflite")], [_latency("a.tflite")], 4, Clock())
+    (found,) = added([_run(Path("a.tflite"), "tflite")], [_latency("a.tflite", 4)], Clock())
     assert (found.load_ms, found.memory_mb) == (1.5, None)
     command, options = seen[0]
     assert command[1:] == [
@@ -139,7 +146,7 @@ def test_a_process_that_fails_names_the_artifact(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(BackendError, match=rf"\[a\.onnx\] .*{message}"):
-        added([_run(Path("a.onnx"))], [_latency("a.onnx")], 1, Clock())
+        added([_run(Path("a.onnx"))], [_latency("a.onnx")], Clock())
 
 
 class Session:

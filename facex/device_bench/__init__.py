@@ -3,7 +3,8 @@
 A device is a module of this package; the file name is the registry, and the word a user types, who may add an argument
 after a colon (`adb:SERIAL`). A device measures or estimates the artifacts that it is handed and returns one
 `facex.types.Latency` for each, which says by its `kind` whether the number is measured, emulated or estimated, and
-whose `device` begins with that word. `host` times opened sessions; every other device takes files, and its module has
+whose `device` begins with that word. `host` times opened sessions, and has OPTIONS; every other device takes files, and
+its module has
 
     TARGETS                                            targets whose files it can time
     OPTIONS                                            fields of `DeviceOptions` that it knows beside the common ones
@@ -84,6 +85,8 @@ def refuse_unknown(word: str, device: Any, options: DeviceOptions) -> None:
         UsageError: naming the first of them.
     """
     known = {*_COMMON_OPTIONS, *getattr(device, "OPTIONS", ())}
+    if options.also_threads and "also_threads" not in known:
+        raise UsageError(f"--threads: --device {word} takes one number of threads", hint="run it once for each")
     for field in dataclasses.fields(DeviceOptions):
         if field.name not in known and getattr(options, field.name) != field.default:
             raise UsageError(f"--{field.name.replace('_', '-')}: --device {word} does not know this option")

@@ -1,4 +1,4 @@
-"""Latency of Core ML files on this Mac, by coremltools' benchmarker, and the compute units that Core ML chooses.
+"""Latency of Core ML files on this Mac or on a phone at it, by coremltools' benchmarker, and the compute units chosen.
 
 `MLModelBenchmarker` (since coremltools 8.3 and macOS 14.4) tells how long loading and every prediction take;
 `MLComputePlan` tells the unit that Core ML prefers for every operation, and its estimate of the share of the cost. See
@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from facex.device_bench import host
+from facex.device_bench import _iphone, host
 from facex.errors import DeviceError, MissingExtraError, UsageError, stage
 from facex.progress import Progress
 from facex.types import (
@@ -48,11 +48,11 @@ UNITS = {
 def measure(
     files: Sequence[DeviceFile], argument: str, options: DeviceOptions, progress: Progress
 ) -> tuple[tuple[Latency, ...], DeviceReport]:
-    """Time files on this Mac, one after another, on one picture of noise.
+    """Time files on this Mac or on a phone at it, one after another, on one picture of noise.
 
     Args:
         files: Core ML packages.
-        argument: must be empty.
+        argument: name, identifier or UDID of a connected iPhone or iPad; empty for the Mac itself.
         options: `runtime` chooses the compute units; `threads` is Core ML's own choice and only recorded.
         progress: told what goes on.
 
@@ -60,41 +60,72 @@ def measure(
         One latency a file, and what else Core ML tells.
 
     Raises:
-        UsageError: this is no Mac, or an argument was given.
+        UsageError: this is no Mac, or no such phone is connected to it.
         MissingExtraError: coremltools is not installed.
-        BackendError: Core ML refuses a file, or tells no times.
+        BackendError: Core ML refuses a file, or tells no times; or the phone's runner was not started.
     """
-    if argument:
-        raise UsageError(f"--device apple:{argument}: takes no argument", hint="it is the Mac that facex runs on")
     if platform.system() != "Darwin":
         raise UsageError(
-            "--device apple needs a Mac: only macOS runs Core ML",
+            f"--device {f'apple:{argument}' if argument else 'apple'} needs a Mac: only macOS runs Core ML, and "
+            "reaches an iPhone",
             hint="here, facex check compares Core ML files by facex's own executor, and facex inspect forecasts",
         )
+    _require_coremltools()
+    if argument:
+        with stage(f"apple:{argument}"):
+            phone = _iphone.find(argument)
+            return asyncio.run(_on_phone(files, phone, options, progress))
     name = host.description().replace("host", "apple", 1)
     pairs = []
     for file in files:
         progress.start(f"timing {file.name} on {name}")
         with stage(file.name):
-            pairs.append(_measured(file, name, options))
+            pairs.append(asyncio.run(_measured(file, name, options)))
+    return _reported(name, {"macos": platform.mac_ver()[0], "machine": platform.machine()}, pairs)
+
+
+async def _on_phone(
+    files: Sequence[DeviceFile], phone: Any, options: DeviceOptions, progress: Progress
+) -> tuple[tuple[Latency, ...], DeviceReport]:
+    name = _iphone.described(phone)
+    progress.start(f"building and starting coremltools' runner on {name}")
+    pairs = []
+    async with _iphone.prepared(phone) as device:
+        for file in files:
+            progress.start(f"timing {file.name} on {name}")
+            with stage(file.name):
+                pairs.append(await _measured(file, name, options, device))
+    return _reported(name, _iphone.facts(phone), pairs)
+
+
+def _reported(
+    name: str, facts: dict[str, str], pairs: Sequence[tuple[Latency, DeviceRun]]
+) -> tuple[tuple[Latency, ...], DeviceReport]:
     report = DeviceReport(
-        name=name,
-        runtime=f"Core ML on {name}",
-        facts={"macos": platform.mac_ver()[0], "machine": platform.machine()},
-        runs=tuple(run for _, run in pairs),
-        warnings=(),
+        name=name, runtime=f"Core ML on {name}", facts=facts, runs=tuple(run for _, run in pairs), warnings=()
     )
     return tuple(latency for latency, _ in pairs), report
 
 
-def _measured(file: DeviceFile, device: str, options: DeviceOptions) -> tuple[Latency, DeviceRun]:
-    units = COMPUTE_UNITS[options.runtime]
-    model, benchmarker = _opened(file, units)
-    load_ms, times_ms = asyncio.run(_times(benchmarker, _picture(file), options.warmup + options.runs))
+async def _measured(
+    file: DeviceFile, name: str, options: DeviceOptions, device: Any = None
+) -> tuple[Latency, DeviceRun]:
+    """One file on this Mac, or on a phone that was prepared."""
+    from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
+
+    units, picture = COMPUTE_UNITS[options.runtime], _picture(file)
+    if device is None:
+        model = _opened(file, units)
+        benchmarker = MLModelBenchmarker(model)
+    else:
+        model, picture = _iphone.opened(file, units), _iphone.array_of(picture)
+        benchmarker = MLModelBenchmarker(model, device=device)
+    load_ms, times_ms = await _times(benchmarker, picture, options.warmup + options.runs)
     if len(load_ms) != 1 or len(times_ms) != options.warmup + options.runs:
         raise DeviceError(f"Core ML told {len(times_ms)} times for {options.warmup + options.runs} predictions")
     timed = times_ms[options.warmup :]
-    operators = _plan(model, units, statistics.median(timed))
+    plan = _plan(model, units) if device is None else await _iphone.plan(model, units, device)
+    operators = _operators(plan, statistics.median(timed))
     run = DeviceRun(
         artifact=file.name,
         load_ms=load_ms[0],
@@ -104,11 +135,11 @@ def _measured(file: DeviceFile, device: str, options: DeviceOptions) -> tuple[La
         before=None,
         after=None,
         operators=operators,
-        notes=(_placement(operators),),
+        notes=(_placement(operators), *(_iphone.NOTES if device is not None else ())),
     )
     latency = Latency(
         artifact=file.name,
-        device=device,
+        device=name,
         kind=LatencyKind.MEASURED,
         threads=options.threads,
         runs=len(timed),
@@ -122,15 +153,18 @@ def _measured(file: DeviceFile, device: str, options: DeviceOptions) -> tuple[La
     return latency, run
 
 
-def _opened(file: DeviceFile, units: str) -> tuple[Any, Any]:
-    """The model in Core ML, and its benchmarker."""
+def _require_coremltools() -> None:
     try:
-        import coremltools
-        from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
+        import coremltools.models.ml_program.experimental.perf_utils  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("coremltools>=8.3", extra="coreml", purpose="--device apple") from error
-    model = coremltools.models.MLModel(str(file.path), compute_units=getattr(coremltools.ComputeUnit, units))
-    return model, MLModelBenchmarker(model)
+
+
+def _opened(file: DeviceFile, units: str) -> Any:
+    """The model in Core ML."""
+    import coremltools
+
+    return coremltools.models.MLModel(str(file.path), compute_units=getattr(coremltools.ComputeUnit, units))
 
 
 async def _times(benchmarker: Any, image: Any, runs: int) -> tuple[list[float], list[float]]:
@@ -149,14 +183,18 @@ def _picture(file: DeviceFile) -> Any:
     return Image.frombytes("RGB", (width, height), random.Random(0).randbytes(3 * height * width))  # noqa: S311
 
 
-def _plan(model: Any, units: str, p50_ms: float) -> tuple[OperatorTime, ...]:
-    """Every operation that costs something, with the unit that Core ML prefers for it."""
+def _plan(model: Any, units: str) -> Any:
+    """Where Core ML on this Mac would run every operation."""
     import coremltools
     from coremltools.models.compute_plan import MLComputePlan
 
-    plan = MLComputePlan.load_from_path(
+    return MLComputePlan.load_from_path(
         path=model.get_compiled_model_path(), compute_units=getattr(coremltools.ComputeUnit, units)
     )
+
+
+def _operators(plan: Any, p50_ms: float) -> tuple[OperatorTime, ...]:
+    """Every operation that costs something, with the unit that Core ML prefers for it."""
     operators = []
     for operation in plan.model_structure.program.functions["main"].block.operations:
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)

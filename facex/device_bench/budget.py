@@ -66,7 +66,8 @@ def latency_findings(
         own = [entry for entry in latencies if (entry.artifact, entry.runtime) == (artifact.name, runtime)]
         for limits in (budget, *budget.others):
             here = [entry for entry in own if entry.is_on(limits.device)]
-            findings += [finding for entry in here for finding in _entry(entry, limits)]
+            several = len({entry.threads for entry in here}) > 1
+            findings += [finding for entry in here for finding in _entry(entry, limits, several=several)]
             if not here:
                 wanted = limits is budget
                 reason = skipped.get(artifact.name, "") if wanted else _unmeasured(limits.device)
@@ -86,17 +87,19 @@ def _named(device: str) -> str | None:
     return None if device == HOST else device
 
 
-def _entry(entry: Latency, limits: Budget) -> Iterable[Finding]:
-    """What one latency says, held to the limits of its device."""
+def _entry(entry: Latency, limits: Budget, *, several: bool = False) -> Iterable[Finding]:
+    """What one latency says, held to the limits of its device; of `several` numbers of threads, a failure names its."""
     about: _About = {"device": _named(limits.device), "runtime": entry.runtime}
     figure, word = _judged_figure(entry, limits.compare)
+    threads = f"with {entry.threads} thread{'s' * (entry.threads != 1)} " if several else ""
+    word = f"{threads}{word}"
     yield _judged("latency", entry.artifact, "ms", figure, limits.max_latency_ms, word, **about)
     for name, unit, actual, limit in (
         ("load", "ms", entry.load_ms, limits.max_load_ms),
         ("memory", "MB", entry.memory_mb, limits.max_memory_mb),
     ):
         if actual is not None:
-            yield _judged(name, entry.artifact, unit, actual, limit, f"{entry.kind} ", **about)
+            yield _judged(name, entry.artifact, unit, actual, limit, f"{threads}{entry.kind} ", **about)
         elif limit is not None:
             yield _skipped(name, entry.artifact, unit, limit, f"the {name} was not measured: {entry.method}", **about)
 

@@ -1,4 +1,4 @@
-"""Latency of artifacts on this machine, measured side by side.
+"""Latency of artifacts on this machine, measured side by side, each with one or several numbers of threads.
 
 The artifacts are timed in rounds, each once a round, so that a busy neighbour or a falling clock frequency
 hits all of them alike. On a shared machine the median still wanders; the minimum repeats within a few per
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MIN_ROUNDS = 5
 """Timed rounds that are run however long they take: fewer say nothing about noise."""
 
+OPTIONS = ("also_threads", "profile")
+"""What this device knows of `DeviceOptions` beside what every one does; see the package."""
+
 _WARMUP_SHARE = 0.5
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUINFO_KEYS = ("model name", "Model", "Hardware")  # the last two: ARM boards, which have no model name
@@ -35,7 +38,7 @@ def measure(
     sessions: Mapping[str, Session],
     inputs: Mapping[str, Mapping[str, NDArray[Any]]],
     *,
-    threads: int,
+    threads: int | Mapping[str, int],
     warmup: int = 5,
     runs: int = 50,
     max_seconds: float = 20.0,
@@ -49,7 +52,7 @@ def measure(
     Args:
         sessions: artifact name -> opened session.
         inputs: artifact name -> the inputs of its session, as `facex.types.Session` describes them.
-        threads: threads that the sessions were opened with, at least 1; recorded, not set.
+        threads: threads that the sessions were opened with, all or each by its name, at least 1; recorded, not set.
         warmup: untimed rounds; cut short when they have used half of `max_seconds`.
         runs: timed rounds at most.
         max_seconds: time for all rounds, warm-up included, in seconds; overrun only to reach the smaller of
@@ -76,9 +79,10 @@ def measure(
         started = time.perf_counter_ns()
         warmed = _warm_up(sessions, warmup, started + max_seconds * _WARMUP_SHARE * 1e9)
         times = _timed_rounds(sessions, runs, started + max_seconds * 1e9, on_round)
-    device = description()
+    device, counts = description(), dict.fromkeys(sessions, threads) if isinstance(threads, int) else threads
+    company = _company(len(sessions), several=len({counts[name] for name in sessions}) > 1)
     return tuple(
-        _latency(name, times[name], device, threads, _method(session.runtime, warmed, len(sessions)))
+        _latency(name, times[name], device, counts[name], _method(session.runtime, warmed, company))
         for name, session in sessions.items()
     )
 
@@ -168,8 +172,14 @@ def percentile_90(values: list[float]) -> float:
     return values[0] if len(values) == 1 else statistics.quantiles(values, n=10, method="inclusive")[-1]
 
 
-def _method(runtime: str, warmed: int, artifacts: int) -> str:
-    company = f"interleaved over {artifacts} artifacts" if artifacts > 1 else "alone"
+def _company(count: int, *, several: bool) -> str:
+    """What was timed in turns; `several` numbers of threads count an artifact once each."""
+    if count == 1:
+        return "alone"
+    return f"interleaved over {count} {'pairs of artifact and threads' if several else 'artifacts'}"
+
+
+def _method(runtime: str, warmed: int, company: str) -> str:
     return f"{runtime}; {warmed} warm-up rounds; {company}; low is the minimum, high the 90th percentile"
 
 

@@ -9,6 +9,8 @@ A target module offers:
     def open_native(path, runtime) -> Session       optional: the system's own runtime, where the one above is facex's
     def halves(path, images, *, threads) -> tuple[Seen, ...]   with INFO.half_compute: what half precision would do
     def kernels(path) -> KernelFacts        optional: runs the file to tell what its fast delegate leaves, and the time
+    def profile(path, image, *, threads, warmup, runs) -> Profile   optional: time by operator, measured
+    NO_PROFILE: str                         without the above: why its runtime tells no time by operator
     def read_foreign(path, *, threads) -> ForeignFile   optional: a file of any tool's, to be held against a checkpoint
 
 A fourth member, `describe`, is needed because inputs, integer share and minimum runtime must be read from the file that
@@ -36,6 +38,7 @@ from facex.types import (
     Head,
     KernelFacts,
     Precision,
+    Profile,
     Runtime,
     Selection,
     Session,
@@ -125,6 +128,20 @@ def kernels(name: str, path: Path) -> KernelFacts | None:
     """
     ask = getattr(load(name), "kernels", None)
     found: KernelFacts | None = ask(path) if ask is not None else None
+    return found
+
+
+def profile(name: str, path: Path, image: NDArray[np.uint8], *, threads: int, warmup: int, runs: int) -> Profile:
+    """Time by operator of a file, measured in runs of its own, or the reason why its runtime tells none.
+
+    Raises:
+        SessionUnavailableError, MissingExtraError, ArtifactError, BackendError: as for `open_session`.
+    """
+    target = load(name)
+    ask = getattr(target, "profile", None)
+    if ask is None:
+        return Profile(operators=(), note=f"no profile: {target.NO_PROFILE}")
+    found: Profile = ask(path, image, threads=threads, warmup=warmup, runs=runs)
     return found
 
 

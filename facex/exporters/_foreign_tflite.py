@@ -36,7 +36,7 @@ def read(path: Path, threads: int) -> ForeignFile:
         convolutions=tuple(_convolutions(interpreter)),
         inputs=inputs,
         open=lambda shape: _opened(path, inputs, shape, threads),
-        metadata=_litert._metadata(path),
+        metadata=_litert.as_text(_litert._metadata(path)),
     )
 
 

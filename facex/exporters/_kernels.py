@@ -4,7 +4,7 @@ Once tensors are allocated, an interpreter lists, after the operators of the fil
 that the delegate took over, with the tensors at its edges. The operators between those edges are XNNPACK's; the others
 run on built-in kernels, of which some are only reference code.
 
-No runtime gives Python a profile of its operators. So every operator that is left is cut out into a file of its own,
+No TFLite runtime gives Python a profile of its operators. So every operator left is cut out into a file of its own,
 with its tensors, grids and constants; it reads what it reads inside the whole file, and is timed beside that file. A
 file without operators tells the cost of a call, which is subtracted from both.
 

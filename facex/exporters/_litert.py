@@ -66,9 +66,11 @@ def finish(flatbuffer: bytes, outputs: Sequence[str], metadata: Mapping[str, str
     Args:
         flatbuffer: a converted model whose outputs are already in the order of `outputs`.
         outputs: their names.
-        metadata: stored as metadata entries.
+        metadata: stored as metadata entries, and what is of use to tools once more as TFLite Metadata.
     """
     import flatbuffers
+
+    from facex.exporters import _tflite_metadata
 
     schema = _schema()
     assert schema is not None, "the converter's package carries the schema"
@@ -87,10 +89,13 @@ def finish(flatbuffer: bytes, outputs: Sequence[str], metadata: Mapping[str, str
             entry.name, entry.tensorIndex = name, int(index)
             maps.append(entry)
     model.signatureDefs = [signature]
-    model.description = "RetinaFace, converted by facex"
-    for key, value in metadata.items():
+    model.description = ""  # tools put the converter's before the description of the metadata
+    _, height, width, _ = graph.tensors[graph.inputs[0]].shape
+    standard = _tflite_metadata.build((int(height), int(width)), outputs, metadata)
+    entries = {**{key: value.encode() for key, value in metadata.items()}, _tflite_metadata.ENTRY: standard}
+    for key, value in entries.items():
         buffer, entry = schema.BufferT(), schema.MetadataT()
-        buffer.data = np.frombuffer(value.encode(), dtype=np.uint8)
+        buffer.data = np.frombuffer(value, dtype=np.uint8)
         entry.name, entry.buffer = key, len(model.buffers)
         model.buffers.append(buffer)
         model.metadata = [*(model.metadata or []), entry]
@@ -114,7 +119,7 @@ def describe(path: Path) -> FileFacts:
 
 
 def _facts(path: Path, interpreter: Any) -> FileFacts:
-    from facex.exporters import _credits, _integers, _tflite_integers
+    from facex.exporters import _credits, _integers, _tflite_integers, _tflite_metadata
 
     tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
     # private, but the only view of the operators that all three runtimes share
@@ -131,7 +136,8 @@ def _facts(path: Path, interpreter: Any) -> FileFacts:
             islands.append(
                 FloatIsland(name=tensors[operator["outputs"][0]]["name"], operator=operator["op_name"], macs=macs)
             )
-    metadata = _metadata(path)
+    entries = _metadata(path)
+    metadata = as_text(entries)
     # the converter renames what it converts, so of the operators left in float on purpose only the number is known here
     unasked = max(0, len(islands) - len(_integers.asked_floats(metadata)))
     return FileFacts(
@@ -145,6 +151,7 @@ def _facts(path: Path, interpreter: Any) -> FileFacts:
         metadata={key: value for key, value in metadata.items() if key.startswith("facex.")},
         quantization=_tflite_integers.facts(interpreter, operators, tensors, unasked),
         credits=_credits.read(metadata),
+        standard_metadata=_tflite_metadata.read(entries.get(_tflite_metadata.ENTRY, b"")),
     )
 
 
@@ -173,7 +180,7 @@ def _macs(operator: Mapping[str, Any], tensors: Mapping[int, Mapping[str, Any]])
     return macs, is_integer
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _metadata(path: Path) -> dict[str, bytes]:
     schema = _schema()
     if schema is None:
         return {}
@@ -183,8 +190,13 @@ def _metadata(path: Path) -> dict[str, str]:
         entry = model.Metadata(i)
         buffer = model.Buffers(entry.Buffer())
         data = b"" if buffer.DataLength() == 0 else buffer.DataAsNumpy().tobytes()
-        found[(entry.Name() or b"").decode()] = data.rstrip(b"\0").decode("utf-8", "replace")
+        found[(entry.Name() or b"").decode()] = data
     return found
+
+
+def as_text(entries: Mapping[str, bytes]) -> dict[str, str]:
+    """Metadata entries, all of them read as text."""
+    return {key: data.rstrip(b"\0").decode("utf-8", "replace") for key, data in entries.items()}
 
 
 def _interpreter(path: Path, threads: int) -> tuple[str, Any]:

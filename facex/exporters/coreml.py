@@ -19,10 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import SessionUnavailableError, UsageError
-from facex.exporters import SELECTION, _package
+from facex.exporters import _package
 from facex.exporters._quiet import quiet
 from facex.recipe import DEPLOYMENT_TARGETS
-from facex.types import Credits, FileFacts, FloatIsland, Precision, Runtime, TargetInfo, TensorInfo
+from facex.types import (
+    Credits,
+    FileFacts,
+    FloatIsland,
+    Precision,
+    Runtime,
+    ShownTensor,
+    StandardMetadata,
+    TargetInfo,
+    TensorInfo,
+)
 
 if TYPE_CHECKING:
     from facex.exporters import Job
@@ -60,16 +70,10 @@ MAC_OPERATORS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
 SPECIFICATION_OS = {6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18"}
 """Core ML specification version -> first system that loads it (coremltools' release notes)."""
 
-DESCRIPTIONS = {
-    "image": "RGB photograph, resized with the aspect kept and padded at the bottom and right",
-    "boxes": "x1 y1 x2 y2 of every prior's face, pixels of the input image",
-    "scores": "probability of a face, 0 to 1, by prior",
-    "landmarks": "x y of every landmark point, pixels of the input image, by prior",
-    "loc": "box offsets as the network gives them, by prior",
-    "conf": "probability of background and of a face, by prior",
-    "landm": "landmark offsets as the network gives them, by prior",
-    "mesh": "mesh code as the network gives it, by prior",
-}
+NO_PROFILE = (
+    "facex's executor is no runtime of a device; on a Mac, --device apple tells the unit and the estimated cost of "
+    "every operation"
+)
 
 
 def export(job: Job) -> None:
@@ -107,7 +111,7 @@ def export(job: Job) -> None:
         if job.precision in _coreml_weights.PALETTE_BITS:
             model = _coreml_weights.palettized(model, job.precision)
         metadata = _pivot.metadata(job.detector, job.head, job.selection) | _left_in_float(model.get_spec(), floats)
-        metadata |= _kept.told(job.fp32_ops)
+        metadata |= _kept.told(job.fp32_ops) | {"facex.precision": str(job.precision)}
         _describe_model(model, metadata, job.options.credits)
         model.save(str(job.path))
     _package.finish(job.path)
@@ -244,27 +248,18 @@ def _trunk_selector() -> Callable[[Any], bool]:
     return reaches
 
 
-DETECTIONS = {
-    "boxes": "x1 y1 x2 y2 of every face, best first, pixels of the input image; zero from count on",
-    "scores": "probability of a face, 0 to 1, best first; zero from count on",
-    "landmarks": "x y of every landmark point of every face, pixels of the input image; zero from count on",
-    "count": "how many rows of the other outputs hold a face",
-    "mesh": "mesh code of every face, as the network gives it; zero from count on",
-}
-"""Of the outputs of a `detections` head, in place of those above."""
-
-
 def _describe_model(model: Any, metadata: Mapping[str, str], credits: Credits) -> None:
-    model.short_description = "RetinaFace face detector with landmarks, converted by facex"
+    from facex.exporters import _descriptions
+
+    _, model.short_description = _descriptions.model(metadata)
     model.author, model.license, model.version = credits.author, credits.license, credits.version
     for key, value in metadata.items():
         model.user_defined_metadata[key] = value
     spec = model.get_spec()
     for tensor in spec.description.input:
-        model.input_description[tensor.name] = DESCRIPTIONS[tensor.name]
-    described = {**DESCRIPTIONS, **(DETECTIONS if SELECTION in metadata else {})}
+        model.input_description[tensor.name] = _descriptions.IMAGE.text
     for tensor in spec.description.output:
-        model.output_description[tensor.name] = described[tensor.name]
+        model.output_description[tensor.name] = _descriptions.output(tensor.name, metadata["facex.head"]).text
 
 
 def describe(path: Path) -> FileFacts:
@@ -302,7 +297,25 @@ def describe(path: Path) -> FileFacts:
         quantization=quantization,
         credits=Credits(author=told.author, license=told.license, version=told.versionString),
         neural_engine_forecast=residency.of(spec, weights, macs),
+        standard_metadata=_standard(spec),
     )  # fmt: skip
+
+
+def _standard(spec: Any) -> StandardMetadata:
+    """What Xcode and Netron show of a package: Core ML has a short description, and no name of the model."""
+    described = [*spec.description.input, *spec.description.output]
+    contents = {"imageType": "image"}
+    return StandardMetadata(
+        format="Core ML",
+        name="",
+        description=spec.description.metadata.shortDescription,
+        tensors=tuple(
+            ShownTensor(
+                name=f.name, content=contents.get(f.type.WhichOneof("Type"), ""), description=f.shortDescription
+            )
+            for f in described
+        ),
+    )
 
 
 def _integers_of(

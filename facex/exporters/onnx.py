@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facex.errors import ArtifactError, first_line
-from facex.types import FileFacts, FloatIsland, Precision, TargetInfo, TensorInfo
+from facex.types import FileFacts, FloatIsland, Precision, Profile, TargetInfo, TensorInfo
 
 if TYPE_CHECKING:
     from facex.exporters import Job
@@ -156,13 +156,10 @@ class OnnxSession:
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # idle threads that spin would slow down whatever runs next to it: the reference, other artifacts being timed
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path), session_options(threads), providers=["CPUExecutionProvider"]
+            )
         # onnxruntime's exceptions share no base class beneath Exception
         except Exception as error:
             raise ArtifactError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
@@ -178,6 +175,25 @@ class OnnxSession:
     def invoke(self) -> None:
         """Run again on the last input."""
         self._session.run(None, self._feed)
+
+
+def session_options(threads: int) -> Any:
+    """How onnxruntime runs every file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # idle threads that spin would slow down whatever runs next to it: the reference, other artifacts being timed
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def profile(path: Path, image: NDArray[np.uint8], *, threads: int, warmup: int, runs: int) -> Profile:
+    """See `facex.exporters._onnx_profile.profile`."""
+    from facex.exporters import _onnx_profile
+
+    return _onnx_profile.profile(path, image, threads=threads, warmup=warmup, runs=runs)
 
 
 def open_session(path: Path, *, threads: int) -> OnnxSession:

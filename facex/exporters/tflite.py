@@ -24,6 +24,12 @@ INFO = TargetInfo(
     image_dtype="uint8",
 )
 
+NO_PROFILE = (
+    "LiteRT tells Python no time by operator: neither its interpreter nor its compiled model hands out what a profiler "
+    "saw, and its benchmark for Python has no such option; facex inspect times what XNNPACK leaves to other kernels, "
+    "and --device adb --profile asks the benchmark_model of a phone"
+)
+
 
 def export(job: Job) -> None:
     """Convert the pivot (fp32, fp16) or its quantized form (w8a8), name its tensors and save."""
@@ -52,6 +58,7 @@ def export(job: Job) -> None:
         concrete = tf.function(ordered, input_signature=[image]).get_concrete_function()
         flatbuffer = _converter(tf, concrete, job.precision).convert()
     told = {p.key: p.value for p in model.metadata_props} | _pivot.metadata(job.detector, job.head, job.selection)
+    told["facex.precision"] = str(job.precision)
     job.path.write_bytes(_litert.finish(flatbuffer, outputs, told))
 
 

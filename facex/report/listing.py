@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from facex.report import goldens
+from facex.report import goldens, ratios
 from facex.report.printing import add_row, make_table, print_whole, write_fields, write_line
 from facex.report.wording import comparison, condition, figure, plural
 from facex.types import (
@@ -18,6 +18,7 @@ from facex.types import (
     LatencyKind,
     NeuralEngineForecast,
     QuantizationFacts,
+    StandardMetadata,
     Verdict,
     run_name,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from facex.calibration.insight import Insight
     from facex.manifest import Manifest
 
-BASELINE = "fp32"
+RATIOS = ("x fp32 min", "x fp32 p50")
 SHOWN_ISLANDS = 12
 SHOWN_KERNELS = 20
 ABSENT = "-"
@@ -38,29 +39,34 @@ CREDITS = {"author": "author", "license": "licence", "version": "model version"}
 def timing(
     artifacts: Sequence[Artifact], latency: Sequence[Latency], findings: Sequence[Finding], console: Console
 ) -> None:
-    """Print size and latency on each device, with the ratio to the float32 file of the same target, size and head."""
+    """Print size and latency on each device, with the ratios to the float32 file of the same target, size and head."""
     devices = list(dict.fromkeys(entry.device for entry in latency)) or [""]
     banded = any(entry.kind is LatencyKind.ESTIMATE for entry in latency)
     ends = ("low ms", "p50 ms", "high ms") if banded else ("min ms", "p50 ms", "p90 ms")
-    columns = (*ends, "x fp32", "load ms", "peak MB", "MB")
+    columns = (*ends, *RATIOS, "load ms", "peak MB", "MB")
     several = ("device",) if len(devices) > 1 else ()
-    table = make_table("artifact", *several, "times are", *columns, right=columns)
+    threaded = ("threads",) if len({entry.threads for entry in latency}) > 1 else ()
+    table = make_table("artifact", *several, *threaded, "times are", *columns, right=(*threaded, *columns))
+    compared = ratios.of(artifacts, latency)
     for artifact in artifacts:
         own: list[Latency | None] = [entry for entry in latency if entry.artifact == artifact.name]
         for entry in own or [None]:
             where = [entry.device.partition(":")[0] if entry else ABSENT] if several else []
-            by_name = {e.artifact: e for e in latency if entry and e.device == entry.device}
+            where += [str(entry.threads) if entry else ABSENT] if threaded else []
             kind = entry.kind.value if entry else ABSENT
             times = [_figure(t) for t in ((entry.low_ms, entry.p50_ms, entry.high_ms) if entry else (None,) * 3)]
             start = [_figure(t) for t in ((entry.load_ms, entry.memory_mb) if entry else (None,) * 2)]
             size_mb = f"{artifact.size_bytes / 1e6:.3f}"
-            ratio = _ratio(artifact, artifacts, by_name)
-            add_row(table, console, artifact.name, *where, kind, *times, ratio, *start, size_mb)
+            ratio = ratios.ratio_of(entry, compared) if entry else None
+            shares = [_figure(r) for r in ((ratio.low, ratio.p50) if ratio else (None, None))]
+            add_row(table, console, artifact.name, *where, kind, *times, *shares, *start, size_mb)
     print_whole(table, console)
     for text in dict.fromkeys(_taken(entry, many=len(artifacts) > 1) for entry in latency):
         write_line(console, text)
     if any(entry.kind is not LatencyKind.ESTIMATE for entry in latency):
-        write_line(console, "x fp32 compares minima, which repeat best on a machine that does other work too.")
+        write_line(
+            console, "x fp32: of minima, which repeat best on a machine that does other work too, and of medians."
+        )
     for text in goldens.texts(findings):
         write_line(console, f"goldens: {text}")
     _verdicts(findings, console)
@@ -75,20 +81,6 @@ def _taken(entry: Latency, *, many: bool) -> str:
 
 def _figure(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.2f}"
-
-
-def _ratio(artifact: Artifact, artifacts: Sequence[Artifact], latency: Mapping[str, Latency]) -> str:
-    base = next(
-        (
-            a for a in artifacts
-            if (a.target, a.size, a.head) == (artifact.target, artifact.size, artifact.head) and a.precision == BASELINE
-        ),
-        None,
-    )  # fmt: skip
-    if base is None or base.name not in latency or artifact.name not in latency:
-        return ABSENT
-    own, other = latency[artifact.name], latency[base.name]
-    return f"{own.low_ms / other.low_ms:.2f}" if condition(own) == condition(other) else ABSENT
 
 
 def _verdicts(findings: Sequence[Finding], console: Console) -> None:
@@ -133,6 +125,7 @@ def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
         ("MACs", f"{found.macs / 1e6:.1f} M, {found.integer_mac_fraction:.2%} of them integer"),
         ("operators", ", ".join(f"{count} {name}" for name, count in found.operators.items())),
         *((key.removeprefix("facex."), value) for key, value in found.metadata.items()),
+        *(_standard(found.standard_metadata) if found.standard_metadata else ()),
     ]
 
 
@@ -145,6 +138,16 @@ def _head(artifact: Artifact) -> str:
         f"{artifact.head} head (score >= {chosen.score_threshold:g}, overlap <= {chosen.nms_iou:g}, "
         f"{plural(chosen.max_faces, 'face')} at most)"
     )
+
+
+def _standard(shown: StandardMetadata) -> list[tuple[str, str]]:
+    """What tools show: the model in a line, and its tensors."""
+    model = ": ".join(text for text in (shown.name, shown.description) if text)
+    tensors = (
+        ("", f"{t.name}{f' ({t.content})' if t.content else ''}: {t.description or 'not described'}")
+        for t in shown.tensors
+    )
+    return [("tools show", f"{model or 'no description'} ({shown.format})"), *tensors]
 
 
 def _forecast(found: NeuralEngineForecast, console: Console) -> None:

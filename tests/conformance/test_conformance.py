@@ -102,6 +102,11 @@ def test_every_file_has_the_agreed_inputs_and_outputs(artifact_of, family, varia
     assert facts.operators
     assert facts.integer_mac_fraction == (1.0 if precision is Precision.W8A8 else 0.0)
     assert facts.minimum_runtime
+    shown = facts.standard_metadata
+    if target != "onnx":  # the only format without fields for tools
+        assert [t.name for t in shown.tensors] == [t.name for t in (*facts.inputs, *facts.outputs)]
+        assert all(t.description for t in shown.tensors)
+        assert facts.metadata["facex.precision"] == precision.value
     assert exporters.target_of(job.path) == target
 
 

@@ -1,7 +1,9 @@
-"""Core ML files timed on a Mac, with coremltools' outermost calls replaced: no test of facex has seen a Mac."""
+"""Core ML files timed on a Mac or an iPhone, with coremltools' outermost calls replaced: no test has seen either."""
 
 from __future__ import annotations
 
+import asyncio
+import enum
 import inspect
 import platform
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from facex.device_bench import apple
+from facex.device_bench import _iphone, apple
 from facex.errors import BackendError, MissingExtraError, UsageError
 from facex.progress import Silent
 from facex.types import DeviceFile, DeviceOptions, FileFacts, LatencyKind, Runtime, Size
@@ -25,6 +27,47 @@ FILE = DeviceFile(
 )
 PERF = "coremltools.models.ml_program.experimental.perf_utils"
 PLAN = "coremltools.models.compute_plan"
+REMOTE = "coremltools.models.ml_program.experimental.remote_device"
+REMOTE_PLAN = "coremltools.models.ml_program.experimental.compute_plan_utils"
+
+
+class DeviceType(enum.Enum):
+    MAC = "mac"
+    IPHONE = "iphone"
+
+
+class DeviceState(enum.Enum):
+    CONNECTED = "connected"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True)
+class AppSigningCredentials:
+    development_team: str | None = ""
+
+
+@dataclass
+class Phone:
+    """A device as coremltools lists it."""
+
+    name: str
+    type: DeviceType = DeviceType.IPHONE
+    identifier: str = "identifier"
+    udid: str = "udid"
+    os_version: str = "18.1"
+    os_build_number: str = "22B83"
+    state: DeviceState = DeviceState.CONNECTED
+    session: Any = None
+    refuses: str = ""
+    seen: list[Any] = field(default_factory=list)
+
+    async def prepare_for_model_debugging(self, credentials: Any, working_directory: Path) -> Any:
+        assert working_directory.is_dir()
+        self.seen += [credentials.development_team, working_directory]
+        if self.refuses:
+            raise ValueError(self.refuses)
+        self.session = SimpleNamespace(stop=lambda: self.seen.append("stopped"))
+        return self
 
 
 class MLNeuralEngineComputeDevice:
@@ -49,13 +92,25 @@ class FakeCoreML:
     )
     opened: list[Any] = field(default_factory=list)
     inputs: Any = None
+    phones: list[Phone] = field(default_factory=list)
+    device: Any = None
 
-    def model(self, path: str, compute_units: str) -> Any:
-        self.opened.append((path, compute_units))
-        return SimpleNamespace(get_compiled_model_path=lambda: "compiled.mlmodelc")
+    def model(self, path: Any, compute_units: str = "", weights_dir: str = "", *, skip_model_load: bool = False) -> Any:
+        if not skip_model_load:
+            self.opened.append((path, compute_units))
+        return SimpleNamespace(
+            get_compiled_model_path=lambda: "compiled.mlmodelc",
+            get_spec=lambda: f"spec of {path}",
+            weights_dir="weights",
+        )
 
-    def benchmarker(self, model: Any) -> Any:
+    def benchmarker(self, model: Any, device: Any = None) -> Any:
+        self.device = device
         return self
+
+    async def remote_plan(self, path: str, compute_units: str, device: Any) -> Any:
+        assert device is self.device is not None
+        return self.plan(path, compute_units)
 
     async def benchmark_load(self, iterations: int) -> Any:
         return SimpleNamespace(samples=[188.0] * iterations)
@@ -98,6 +153,13 @@ def core_ml(monkeypatch: pytest.MonkeyPatch) -> FakeCoreML:
         "coremltools.models.ml_program.experimental": {},
         PERF: {"MLModelBenchmarker": fake.benchmarker},
         PLAN: {"MLComputePlan": SimpleNamespace(load_from_path=fake.plan)},
+        REMOTE: {
+            "Device": SimpleNamespace(get_devices=lambda: list(fake.phones)),
+            "DeviceState": DeviceState,
+            "DeviceType": DeviceType,
+            "AppSigningCredentials": AppSigningCredentials,
+        },
+        REMOTE_PLAN: {"load_compute_plan_from_path_on_device": fake.remote_plan},
     }
     for name, content in modules.items():
         module = ModuleType(name)
@@ -169,16 +231,93 @@ def test_units_of_no_known_name_are_shown(core_ml: FakeCoreML) -> None:
 
 
 @pytest.mark.parametrize("system", ["Linux", "Windows"])
-def test_elsewhere_a_mac_is_needed(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+@pytest.mark.parametrize(("argument", "word"), [("", "apple"), ("Ana's iPhone", "apple:Ana's iPhone")])
+def test_elsewhere_a_mac_is_needed(monkeypatch: pytest.MonkeyPatch, system: str, argument: str, word: str) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
-    with pytest.raises(UsageError, match="--device apple needs a Mac") as caught:
-        _measure()
+    with pytest.raises(UsageError, match=f"--device {word} needs a Mac") as caught:
+        apple.measure([FILE], argument, DeviceOptions(), Silent())
     assert caught.value.exit_code == 2
 
 
-def test_it_takes_no_argument(core_ml: FakeCoreML) -> None:
-    with pytest.raises(UsageError, match="--device apple:iPhone: takes no argument"):
-        apple.measure([FILE], "iPhone", DeviceOptions(), Silent())
+def _on_phone(name: str, **options: Any) -> Any:
+    return apple.measure([FILE], name, DeviceOptions(**options), Silent())
+
+
+@pytest.fixture
+def spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spec is its name here; the real ones are changed below."""
+    monkeypatch.setattr(_iphone, "with_array", lambda spec: f"{spec}, array")
+
+
+@pytest.mark.parametrize("word", ["Ana's iPhone", "identifier", "udid"])
+def test_a_file_is_timed_on_a_phone(
+    core_ml: FakeCoreML, spec: None, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setenv("DEVELOPMENT_TEAM", "TEAM123")
+    phone = Phone("Ana's iPhone")
+    core_ml.phones = [Phone("This Mac", DeviceType.MAC), Phone("other", identifier="x", udid="y"), phone]
+    (latency,), report = _on_phone(word, warmup=2, runs=4, runtime=Runtime.NATIVE_ANE)
+    assert (latency.artifact, latency.kind) == (FILE.name, LatencyKind.MEASURED)
+    assert latency.device == report.name == "apple: Ana's iPhone, iphone, OS 18.1"
+    assert latency.is_on("apple")
+    assert (latency.p50_ms, latency.low_ms, latency.load_ms, latency.runs) == (2.5, 1.0, 197.0, 4)
+    assert report.facts == {"name": "Ana's iPhone", "type": "iphone", "os": "18.1", "os_build": "22B83"}
+    (run,) = report.runs
+    assert [(o.operator, o.mean_ms, o.unit) for o in run.operators] == [
+        ("conv", 1.875, "neural engine"),
+        ("cast", 0.625, "cpu"),
+    ]
+    assert run.notes[1:] == _iphone.NOTES
+    assert core_ml.opened == [
+        ("spec of folder/a_fp16.mlpackage, array", "CPU_AND_NE"),
+        ("compiled.mlmodelc", "CPU_AND_NE"),
+    ]
+    image = core_ml.inputs["image"]
+    assert (image.shape, image.dtype.name) == ((1, 3, 6, 4), "float32")
+    assert image.flags["C_CONTIGUOUS"]  # its strides are sent, in elements
+    team, folder, stopped = phone.seen
+    assert (team, stopped) == ("TEAM123", "stopped")
+    assert not folder.exists()
+
+
+def test_the_array_holds_the_pixels_of_the_picture() -> None:
+    picture = apple._picture(FILE)
+    array = _iphone.array_of(picture)
+    assert all(tuple(array[0, :, y, x]) == picture.getpixel((x, y)) for x in range(4) for y in range(6))
+
+
+@pytest.mark.parametrize(
+    ("phones", "message"),
+    [
+        ([], "no such device — connected to this Mac: none"),
+        ([Phone("b"), Phone("a"), Phone("This Mac", DeviceType.MAC)], "no such device — connected to this Mac: a, b"),
+        ([Phone("iPhone", state=DeviceState.UNAVAILABLE)], "is unavailable — connect it, unlock it"),
+        ([Phone("iPhone"), Phone("iPhone")], "2 devices have this name"),
+        ([Phone("iPhone", DeviceType.MAC)], "no such device"),
+    ],
+)
+def test_a_phone_that_is_not_there(core_ml: FakeCoreML, phones: list[Phone], message: str) -> None:
+    core_ml.phones = phones
+    with pytest.raises(UsageError, match=f"--device apple:iPhone: {message}") as caught:
+        _on_phone("iPhone")
+    assert caught.value.exit_code == 2
+
+
+def test_a_runner_that_cannot_be_signed(core_ml: FakeCoreML) -> None:
+    phone = Phone("iPhone", refuses="no account for team")
+    core_ml.phones = [phone]
+    with pytest.raises(BackendError, match="runner was not started: ValueError: no account for team") as caught:
+        _on_phone("iPhone")
+    assert "DEVELOPMENT_TEAM" in str(caught.value)
+    assert not phone.seen[1].exists()
+
+
+def test_the_runner_is_stopped_when_a_file_fails(core_ml: FakeCoreML, spec: None) -> None:
+    core_ml.phones, core_ml.samples_ms = [Phone("iPhone")], []
+    with pytest.raises(BackendError, match="told 0 times") as caught:
+        _on_phone("iPhone")
+    assert caught.value.stage == FILE.name
+    assert core_ml.phones[0].seen[-1] == "stopped"
 
 
 def test_without_coremltools(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,3 +348,62 @@ def test_coremltools_has_what_is_called() -> None:
     from coremltools.models import compute_device
 
     assert all(hasattr(compute_device, name) for name in apple.UNITS)
+
+
+@pytest.mark.slow
+def test_coremltools_has_what_is_called_for_a_phone() -> None:
+    pytest.importorskip("coremltools")
+    import dataclasses
+
+    from coremltools.models import MLModel
+    from coremltools.models.ml_program.experimental import compute_plan_utils, perf_utils, remote_device
+
+    def parameters(function: Any) -> list[str]:
+        return [name for name in inspect.signature(function).parameters if name != "self"]
+
+    ours = {field.name for field in dataclasses.fields(Phone)} - {"refuses", "seen"}
+    assert ours <= {field.name for field in dataclasses.fields(remote_device.Device)}
+    assert parameters(remote_device.Device.get_devices) == []
+    prepare = remote_device.Device.prepare_for_model_debugging
+    assert set(parameters(Phone.prepare_for_model_debugging)) <= set(parameters(prepare))
+    assert asyncio.iscoroutinefunction(prepare)
+    for ours_, theirs in ((DeviceType, remote_device.DeviceType), (DeviceState, remote_device.DeviceState)):
+        assert {m.name: m.value for m in ours_}.items() <= {m.name: m.value for m in theirs}.items()
+    assert "development_team" in parameters(remote_device.AppSigningCredentials)
+    assert callable(remote_device._AppSession.stop)
+    assert parameters(perf_utils.MLModelBenchmarker) == ["model", "device"]
+    load = compute_plan_utils.load_compute_plan_from_path_on_device
+    assert parameters(load) == parameters(FakeCoreML.remote_plan) == ["path", "compute_units", "device"]
+    assert {"model", "compute_units", "weights_dir", "skip_model_load"} <= set(parameters(MLModel))
+
+
+@pytest.mark.slow
+def test_with_an_array_a_file_computes_the_same(seeded_checkpoint: Path, tmp_path: Path) -> None:
+    """The copy for a phone is saved and read as coremltools does it, and run by facex's own executor."""
+    pytest.importorskip("coremltools")
+    import numpy as np
+    import torch
+    from coremltools.models import MLModel
+
+    import facex
+    from facex import exporters
+    from facex.exporters import _package
+    from facex.exporters._mil import executor, program
+
+    facex.export(seeded_checkpoint, targets=["coreml"], precisions=["fp16"], sizes=["160x160"], out=tmp_path / "out")
+    path = tmp_path / "out" / "seeded_160x160_fp16.mlpackage"
+    model = MLModel(str(path), skip_model_load=True)
+    changed = _iphone.with_array(model.get_spec())
+    (image,) = changed.description.input
+    assert list(image.type.multiArrayType.shape) == [1, 3, 160, 160]
+    assert model.get_spec().description.input[0].type.WhichOneof("Type") == "imageType"  # a copy was changed
+    MLModel(changed, weights_dir=model.weights_dir, skip_model_load=True).save(str(tmp_path / "array.mlpackage"))
+    spec, weights = _package.load(tmp_path / "array.mlpackage")
+    assert spec.description.input[0].type.multiArrayType.dataType == 65568  # FLOAT32 in FeatureTypes.proto
+    file = DeviceFile(name=path.name, path=path, size=Size(height=160, width=160), facts=FACTS)
+    picture = apple._picture(file)
+    found = executor.Executor(program.parse(spec, weights))({"image": torch.from_numpy(_iphone.array_of(picture))})
+    wanted = exporters.open_session("coreml", path, threads=1)({"image": np.asarray(picture)[None]})
+    assert wanted
+    for name, expected in wanted.items():
+        np.testing.assert_array_equal(found[name].numpy(), expected)

@@ -82,7 +82,8 @@ def test_every_device_beside_the_host_says_what_it_needs(name: str) -> None:
     ("name", "options", "option"),
     [
         ("host", {"delegate": Delegate.GPU}, "--delegate"),
-        ("host", {"profile": True}, "--profile"),
+        ("host", {"cpu_mask": "f0"}, "--cpu-mask"),
+        ("apple", {"profile": True}, "--profile"),
         ("apple", {"cpu_mask": "f0"}, "--cpu-mask"),
         ("apple", {"benchmark_model": Path("m")}, "--benchmark-model"),
     ],
@@ -101,3 +102,12 @@ def test_budgets_may_be_set_for_devices_that_nothing_measures_here(word: str) ->
 @pytest.mark.parametrize("word", ["", "hots", "pixel-40", "Pixel-4", "budget", ":adb"])
 def test_a_device_that_nobody_knows(word: str) -> None:
     assert not device_bench.known(word)
+
+
+@pytest.mark.parametrize("name", [name for name in device_bench.names() if name != "host"])
+def test_several_numbers_of_threads_are_for_the_host(name: str) -> None:
+    device, _ = device_bench.find(name)
+    with pytest.raises(UsageError, match=f"--threads: --device {name} takes one number of threads"):
+        device_bench.refuse_unknown(name, device, DeviceOptions(threads=1, also_threads=(2,)))
+    host, _ = device_bench.find("host")
+    device_bench.refuse_unknown("host", host, DeviceOptions(threads=1, also_threads=(2,), profile=True))

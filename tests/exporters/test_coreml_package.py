@@ -162,10 +162,25 @@ def test_the_image_is_rgb_and_everything_is_described(package, detector):
     assert image.name == "image"
     assert (image.type.imageType.width, image.type.imageType.height) == (160, 160)
     assert image.type.imageType.colorSpace == 20  # RGB in FeatureTypes.proto
-    for tensor in (*spec.description.input, *spec.description.output):
-        assert tensor.shortDescription == coreml.DESCRIPTIONS[tensor.name]
+    told = {tensor.name: tensor.shortDescription for tensor in (*spec.description.input, *spec.description.output)}
+    assert told == {
+        "image": "RGB photograph, 0 to 255, resized with the aspect kept and padded at the bottom and right",
+        "boxes": "x1 y1 x2 y2 of a face, pixels of the input image; a row a prior",
+        "scores": "probability of a face, 0 to 1; a row a prior",
+        "landmarks": "x y of every landmark point, pixels of the input image; a row a prior",
+    }
+    assert spec.description.metadata.shortDescription == (
+        "Face detector with 5 landmarks, converted by facex. "
+        "Keep the rows that score enough, then suppress overlapping boxes."
+    )
+    shown = coreml.describe(package(Precision.FP16)).standard_metadata
+    assert (shown.format, shown.name) == ("Core ML", "")
+    assert shown.description == spec.description.metadata.shortDescription
+    assert {t.name: t.description for t in shown.tensors} == told
+    assert [t.content for t in shown.tensors] == ["image", "", "", ""]
     told = dict(spec.description.metadata.userDefined)
     assert told["facex.checkpoint_sha256"] == detector.sha256
+    assert told["facex.precision"] == "fp16"
     assert not [key for key in told if "date" in key]
 
 

@@ -74,7 +74,7 @@ def test_tflite_has_them_under_the_same_keys(stated):
     job = stated("tflite", Precision.FP32)
     exporters.load("tflite").export(job)
     found = _metadata(job.path)
-    assert {key: found[key] for key in ONNX} == ONNX
+    assert {key: found[key].decode() for key in ONNX} == ONNX
 
 
 @pytest.mark.slow

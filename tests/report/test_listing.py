@@ -32,7 +32,9 @@ from facex.types import (
     Precision,
     QuantizationFacts,
     ReferenceKernel,
+    ShownTensor,
     Size,
+    StandardMetadata,
     TensorInfo,
     Verdict,
 )
@@ -99,11 +101,38 @@ def _row(lines: list[str], name: str) -> list[str]:
 def test_ratios_are_of_minima_to_the_float_file() -> None:
     artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("a_w8a8", Precision.W8A8)]
     lines = _timing(artifacts, [_latency("a_fp32", 10, 11), _latency("a_w8a8", 4, 11)])
-    headers = ["artifact", "times are", "min ms", "p50 ms", "p90 ms", "x fp32", "load ms", "peak MB", "MB"]
+    headers = [
+        "artifact",
+        "times are",
+        "min ms",
+        "p50 ms",
+        "p90 ms",
+        "x fp32 min",
+        "x fp32 p50",
+        "load ms",
+        "peak MB",
+        "MB",
+    ]
     assert re.split(r" {2,}", lines[0].strip()) == headers
-    assert _row(lines, "a_fp32") == ["measured", "10.00", "11.00", "22.00", "1.00", "-", "-", "1.235"]
-    assert _row(lines, "a_w8a8") == ["measured", "4.00", "11.00", "22.00", "0.40", "-", "-", "1.235"]
+    assert _row(lines, "a_fp32") == ["measured", "10.00", "11.00", "22.00", "1.00", "1.00", "-", "-", "1.235"]
+    assert _row(lines, "a_w8a8") == ["measured", "4.00", "11.00", "22.00", "0.40", "1.00", "-", "-", "1.235"]
     assert "measured on host: a processor, 1 thread, 50 runs: LiteRT 2; alone" in lines
+
+
+def test_ratios_are_between_the_same_numbers_of_threads() -> None:
+    artifacts = [_artifact("a_fp32", Precision.FP32), _artifact("a_w8a8", Precision.W8A8)]
+    one = [_latency("a_fp32", 10, 12), _latency("a_w8a8", 4, 6)]
+    two = [dataclasses.replace(_latency(*each), threads=2) for each in (("a_fp32", 5, 8), ("a_w8a8", 4, 4))]
+    lines = _timing(artifacts, [one[0], two[0], one[1], two[1]])
+    assert lines[0].split()[:4] == ["artifact", "threads", "times", "are"]
+    rows = [line.split() for line in lines if line.startswith("a_")]
+    assert [(row[0], row[1], row[6], row[7]) for row in rows] == [
+        ("a_fp32", "1", "1.00", "1.00"),
+        ("a_fp32", "2", "1.00", "1.00"),
+        ("a_w8a8", "1", "0.40", "0.50"),
+        ("a_w8a8", "2", "0.80", "0.50"),
+    ]
+    assert "measured on host: a processor, 2 threads, 50 runs: LiteRT 2; alone" in lines
 
 
 @pytest.mark.parametrize(
@@ -119,7 +148,7 @@ def test_only_the_float_file_of_the_same_target_size_and_head_is_a_base(changes:
 
 def test_what_a_file_takes_to_start() -> None:
     entry = dataclasses.replace(_latency("a_fp32", 10, 11), load_ms=20.5, memory_mb=9.25)
-    assert _row(_timing([_artifact("a_fp32", Precision.FP32)], [entry]), "a_fp32")[5:7] == ["20.50", "9.25"]
+    assert _row(_timing([_artifact("a_fp32", Precision.FP32)], [entry]), "a_fp32")[6:8] == ["20.50", "9.25"]
 
 
 def test_an_estimate_is_called_one_and_has_no_ratio_to_a_measurement() -> None:
@@ -145,7 +174,7 @@ def test_what_was_not_timed_has_no_figures() -> None:
         reason="runs on Darwin only",
     )
     lines = _timing([_artifact("a_fp32", Precision.FP32), _artifact("b_w8a8", Precision.W8A8)], [], (skipped,))
-    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 7, "1.235"]
+    assert _row(lines, "a_fp32") == [*[listing.ABSENT] * 8, "1.235"]
     assert "skipped a_fp32 latency: runs on Darwin only" in lines
     assert not [line for line in lines if line.startswith(("measured", "x fp32"))]
 
@@ -225,6 +254,24 @@ def test_credits_are_shown_where_there_are_any() -> None:
     assert "  author             [b]Some Body" in lines
     assert "  model version      2" in lines
     assert not [line for line in lines if "licence" in line]
+
+
+def test_what_tools_show_of_a_file_is_shown() -> None:
+    tensors = (
+        ShownTensor(name="image", content="image", description="a [b]photograph"),
+        ShownTensor(name="scores", content="", description=""),
+    )
+    shown = StandardMetadata(format="Core ML", name="", description="a detector", tensors=tensors)
+    lines = _inspected(_artifact("a.mlpackage", Precision.FP16), dataclasses.replace(FACTS, standard_metadata=shown))
+    at = lines.index("  tools show         a detector (Core ML)")
+    assert lines[at + 1 : at + 3] == [
+        "                     image (image): a [b]photograph",
+        "                     scores: not described",
+    ]
+    named = dataclasses.replace(shown, name="n", format="TFLite Metadata, parser 1.0.0")
+    lines = _inspected(_artifact("a.tflite", Precision.FP16), dataclasses.replace(FACTS, standard_metadata=named))
+    assert "  tools show         n: a detector (TFLite Metadata, parser 1.0.0)" in lines
+    assert not [line for line in _inspected(_artifact("a.tflite", Precision.FP16)) if "tools show" in line]
 
 
 def test_a_forecast_is_called_one_and_names_its_sources() -> None:
