@@ -133,6 +133,7 @@ def bundle(
         at = _one_size(record_path, chosen)
         for model in {m.path: m for models in chosen.values() for m in models}.values():
             _check_unchanged(model.path, model.artifact)
+            _check_selection(model.path, model.artifact)
         detector = _reference(record, record_path, reference)
     with tempfile.TemporaryDirectory(prefix="facex-goldens-") as work:
         found = _recorded(goldens, detector, at, Path(work), threads, clock)
@@ -244,6 +245,24 @@ def _check_unchanged(path: Path, artifact: Artifact) -> None:
         raise ArtifactError(f"{path}: no such file, although the manifest promoted it", hint="export again")
     if manifest.sha256_of(path) != artifact.sha256:
         raise ArtifactError(f"{path}: its SHA-256 is not the one in the manifest", hint="export again")
+
+
+def _check_selection(path: Path, artifact: Artifact) -> None:
+    """Refuse a file that chooses faces by other numbers than the goldens were chosen by.
+
+    Raises:
+        UsageError: it does.
+    """
+    from facex.parity.metrics import FACE_SCORE
+    from facex.reference.geometry import NMS_IOU
+
+    chosen = artifact.selection
+    if chosen is not None and (chosen.score_threshold, chosen.nms_iou) != (FACE_SCORE, NMS_IOU):
+        raise UsageError(
+            f"{path}: chooses faces by score {chosen.score_threshold:g} and overlap {chosen.nms_iou:g}, "
+            f"the faces of goldens are chosen by {FACE_SCORE:g} and {NMS_IOU:g}",
+            hint="export with these for a bundle, or with --head decoded, which leaves the choice to the app",
+        )
 
 
 def _reference(record: Manifest, path: Path, stated: Path | None) -> Detector:

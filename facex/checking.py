@@ -371,7 +371,7 @@ def _check_goldens(
     subjects = [o.subject for o in opened]
     gate.check(subjects, description)
     replayed = _replayed(subjects, runtimes, description, threads, clock)
-    examination = _timed(subjects, runtimes, threads, clock, warmup=5, runs=QUICK_RUNS, start=budget.needs_start)
+    examination = _timed(subjects, runtimes, (threads,), clock, warmup=5, runs=QUICK_RUNS, start=budget.needs_start)
     artifacts = tuple(examination.artifact(subject) for subject in subjects)
     return Result(
         manifest=Manifest(

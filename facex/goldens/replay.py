@@ -19,7 +19,7 @@ from facex.goldens.format import Face, Golden, GoldenSet, Tolerances
 from facex.parity.match import MATCH_IOU
 from facex.parity.metrics import FACE_SCORE
 from facex.reference import geometry
-from facex.reference.detector import decoded
+from facex.reference.detector import detections
 from facex.types import Contract, Detections, Finding, Head, Session, Size, Verdict
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def pixels(found: GoldenSet, golden: Golden) -> NDArray[np.uint8]:
 
 
 def faces(outputs: Mapping[str, FloatArray], head: Head, contract: Contract, size: Size) -> Detections:
-    """The faces in the outputs of a file, as an app finds them: decoded, thresholded, NMS-ed."""
+    """The faces in the outputs of a file, as an app finds them: decoded, thresholded, NMS-ed, unless the file did so."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return geometry.detect(*decoded(outputs, head, contract, size), score=FACE_SCORE)
+        return detections(outputs, head, contract, size, score=FACE_SCORE)
 
 
 def deviation(expected: Sequence[Face], found: Detections) -> Deviation:
