@@ -73,7 +73,7 @@ def pixels(found: GoldenSet, golden: Golden) -> NDArray[np.uint8]:
 
 
 def faces(outputs: Mapping[str, FloatArray], head: Head, contract: Contract, size: Size) -> Detections:
-    """The faces in the outputs of a file, as an app finds them: decoded, thresholded, NMS-ed, unless the file did so."""
+    """The faces in the outputs of a file, as an app finds them; a file that chooses them itself has done so."""
     with np.errstate(over="ignore", invalid="ignore"):
         return detections(outputs, head, contract, size, score=FACE_SCORE)
 
