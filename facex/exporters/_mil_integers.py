@@ -25,6 +25,7 @@ ONNX_NAMES: Mapping[str, str] = {
     "sigmoid": "Sigmoid", "softmax": "Softmax", "concat": "Concat", "reshape": "Reshape", "transpose": "Transpose",
     "slice_by_index": "Slice", "split": "Split", "squeeze": "Squeeze", "expand_dims": "Unsqueeze",
     "identity": "Identity", "cast": "Identity", "non_maximum_suppression": "NonMaxSuppression",
+    "greater_equal": "GreaterOrEqual",
 }  # fmt: skip
 """Of the operators that `_qdq` must tell from others."""
 

@@ -28,7 +28,8 @@ KINDS: Mapping[str, Kind] = {
     DEQUANTIZE: Kind.DEQUANTIZE,
     "Sigmoid": Kind.SIGMOID,
     "Softmax": Kind.SIGMOID,
-    "NonMaxSuppression": Kind.CHOICE,
+    # what is chosen, or a comparison, tells nothing of how large a value is
+    **dict.fromkeys(("NonMaxSuppression", "Less", "GreaterOrEqual"), Kind.CHOICE),
     **dict.fromkeys(MAC_OPERATORS, Kind.MULTIPLY_ACCUMULATE),
     **dict.fromkeys(LAYOUT_OPERATORS, Kind.LAYOUT),
 }
