@@ -9,6 +9,9 @@ CHECKPOINT ?=
 EXPORT_OPTIONS ?= $(if $(CHECKPOINT),--precision fp32 --precision fp16,--int8-steps 120 --max-size-mb 2)
 OUT ?= build
 
+# One process a core, up to four: each holds torch and TensorFlow. Files stay whole, so fixtures are made once a process.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help export test fast lint format docs train clean
 
@@ -25,10 +28,10 @@ export: $(STAMP) ## The main job: make export [CHECKPOINT=model.pth] [EXPORT_OPT
 	$(BIN)/facex export $(if $(CHECKPOINT),'$(CHECKPOINT)') $(EXPORT_OPTIONS) --out '$(OUT)'
 
 test: $(STAMP) ## All tests that CI needs.
-	$(BIN)/pytest
+	$(PYTEST)
 
 fast: $(STAMP) ## The inner loop, under two minutes.
-	$(BIN)/pytest -q -m "not slow and not shared"
+	$(PYTEST) -q -m "not slow and not shared"
 
 lint: $(STAMP) ## Style, types, and the direction of imports.
 	$(BIN)/ruff check .
