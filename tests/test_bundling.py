@@ -414,6 +414,17 @@ def test_goldens_go_beside_a_checkpoint(
     assert not [f for f in other.findings if f.name.startswith("golden.") and f.verdict is Verdict.FAIL]
 
 
+def test_goldens_of_another_size_are_told_before_a_long_comparison(
+    bundled: Callable[[], tuple[Path, bundling.Result]], exported: Path, seeded_checkpoint: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shutil.copytree(bundled()[0], tmp_path / "taller")
+    _rewrite(tmp_path / "taller", lambda d: d["goldens"].update(height=192), goldens.DESCRIPTION)
+    monkeypatch.setattr("facex.checking.examine", None)
+    with pytest.raises(ArtifactError, match="its image is 160x160 pixels, the goldens are 192x160 — name the goldens"):
+        facex.check(exported / FP32, reference=seeded_checkpoint, goldens=tmp_path / "taller")
+
+
 @pytest.mark.shared
 def test_checkpoints_of_the_same_architecture_fail_one_anothers_goldens(
     shared_dir: Path, tmp_path: Path, run_facex: Run
