@@ -21,6 +21,7 @@ from facex.errors import ArtifactError, BackendError, UsageError, stage
 from facex.manifest import Manifest, Source
 from facex.progress import Clock, Progress
 from facex.recipe import check_threads
+from facex.report.wording import plural
 from facex.types import Artifact, Contract, ContractOptions, Finding, Precision, Size, Verdict
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def bundle(
     """
     check_threads(threads)
     _check_folders(folders)
+    _check_kept(folders, {str(path): path, "--reference": reference, "--goldens": goldens})
     folders = {name: folder.resolve() for name, folder in folders.items()}
     clock = Clock(progress)
     record_path = path / manifest.FILE_NAME if path.is_dir() else path
@@ -137,6 +139,8 @@ def bundle(
         detector = _reference(record, record_path, reference)
     with tempfile.TemporaryDirectory(prefix="facex-goldens-") as work:
         found = _recorded(goldens, detector, at, Path(work), threads, clock)
+        for file in {f.path: f for files in chosen.values() for f in files}.values():
+            _check_room(file, found)
         settled = _settled(chosen, found, record.source.contract, threads, clock)
         findings = _write(folders, settled, found, record.source, threads, clock)
     every = {m.artifact.name: m.tolerances for models in settled.values() for m in models}
@@ -183,10 +187,30 @@ def _check_folders(folders: Mapping[str, Path]) -> None:
             raise UsageError(
                 f"--{name} {folder}: exists, is not empty, and is no bundle of facex's", hint="name a new folder"
             )
-    resolved = {name: folder.resolve() for name, folder in folders.items()}
+    # in one case: a file system may not tell Face from face
+    resolved = {name: Path(str(folder.resolve()).casefold()) for name, folder in folders.items()}
     for name, folder in resolved.items():
         if other := next((o for o, f in resolved.items() if o != name and (f == folder or f in folder.parents)), None):
             raise UsageError(f"--{name} {folders[name]}: is, or lies in, that of --{other}", hint="keep them apart")
+
+
+def _check_kept(folders: Mapping[str, Path], inputs: Mapping[str, Path | None]) -> None:
+    """Refuse to replace a folder that holds what the run reads, or a history that no run can write again.
+
+    Raises:
+        UsageError: one does.
+    """
+    for name, folder in folders.items():
+        if (folder / ".git").exists():
+            raise UsageError(
+                f"--{name} {folder}: is a git repository, and would be replaced with its history",
+                hint="name a new folder, and copy what is written there over",
+            )
+        for option, path in inputs.items():
+            if path is not None and folder.resolve() in (path.resolve(), *path.resolve().parents):
+                raise UsageError(
+                    f"{option}: lies in --{name} {folder}, which would be replaced", hint="move it elsewhere"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +286,21 @@ def _check_selection(path: Path, artifact: Artifact) -> None:
             f"{path}: chooses faces by score {chosen.score_threshold:g} and overlap {chosen.nms_iou:g}, "
             f"the faces of goldens are chosen by {FACE_SCORE:g} and {NMS_IOU:g}",
             hint="export with these for a bundle, or with --head decoded, which leaves the choice to the app",
+        )
+
+
+def _check_room(file: _File, found: GoldenSet) -> None:
+    """Refuse a file that gives fewer faces than there are in a golden.
+
+    Raises:
+        UsageError: it does.
+    """
+    fullest = max(found.goldens, key=lambda golden: len(golden.faces))
+    chosen, most = file.artifact.selection, len(fullest.faces)
+    if chosen is not None and chosen.max_faces < most:
+        raise UsageError(
+            f"{file.path}: gives {plural(chosen.max_faces, 'face')} at most, and {fullest.file} has {most}",
+            hint=f"export with --max-faces {most} or more, or name photographs with fewer faces, --goldens PHOTOS",
         )
 
 

@@ -264,6 +264,8 @@ def check(
     with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
         description = _goldens(goldens)
+        if description is not None:
+            _check_replay([o.subject for o in opened], description)
         loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
         for o in opened:
             _check_size(o, loaded.contract)

@@ -154,11 +154,55 @@ def test_folders_that_hold_something_else_are_left_alone(
         ({"phone": tmp_path / "mine" / "file" / "deeper"}, "is a file"),
         ({"phone": tmp_path / "a", "watch": tmp_path / "a"}, "is, or lies in, that of --"),
         ({"phone": tmp_path / "a", "watch": tmp_path / "a" / "b"}, "--watch"),
+        ({"phone": tmp_path / "Face", "watch": tmp_path / "face"}, "is, or lies in, that of --"),
         ({"toaster": tmp_path / "a"}, "platform toaster: unknown"),
         ({}, "no platform was given"),
     ):
         _refused(UsageError, message, exported, folders)
     assert content(tmp_path) == before
+
+
+def test_what_no_bundle_can_bring_back_is_not_replaced(
+    exported: Path, tmp_path: Path, content: Callable[[Path], Any]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(exported, old / "build")
+    (old / bundling.MARKER).touch()
+    (tmp_path / "link").symlink_to(old / "build")
+    before = content(tmp_path)
+    for manifest_path, options in (
+        (old / "build", {}),
+        (tmp_path / "link" / "manifest.json", {}),
+        (exported, {"goldens": old / "build"}),
+        (exported, {"reference": old / "model.pth"}),
+    ):
+        _refused(UsageError, "lies in --phone", manifest_path, {"phone": old}, **options)
+    (old / ".git").mkdir()
+    _refused(UsageError, "is a git repository, and would be replaced with its history", exported, {"phone": old})
+    (old / ".git").rmdir()
+    assert content(tmp_path) == before
+
+
+def test_a_file_with_room_for_fewer_faces_than_a_golden_has_is_refused(
+    copied: Path, photo_dir: Path, tmp_path: Path
+) -> None:
+    selection = {"score_threshold": 0.5, "nms_iou": 0.4, "max_faces": 1}
+    _rewrite(copied, lambda d: [a.update(head="detections", selection=selection) for a in d["artifacts"]])
+    message = "gives 1 face at most, and golden_"
+    _refused(UsageError, message, copied, {"phone": tmp_path / "a"}, goldens=photo_dir)
+
+
+def test_a_name_may_hold_what_patterns_are_made_of(
+    seeded_checkpoint: Path, photo_dir: Path, tmp_path: Path, run_facex: Run
+) -> None:
+    odd = tmp_path / "odd[1] é*.pth"
+    shutil.copy(seeded_checkpoint, odd)
+    facex.export(
+        odd, targets=["onnx"], precisions=["fp32"], sizes=["160x160"], images=photo_dir, out=tmp_path / "build"
+    )
+    found = bundling.bundle(tmp_path / "build", {"phone": tmp_path / "a"}, goldens=photo_dir)
+    assert found.bundles[0].models == ("odd[1] é*_160x160_fp32.onnx",)
+    assert run_facex("check", tmp_path / "build" / "manifest.json", "--goldens", tmp_path / "a").code == 0
 
 
 @pytest.mark.parametrize("name", SPOILT)
@@ -368,6 +412,17 @@ def test_goldens_go_beside_a_checkpoint(
     other = facex.check(exported / FP32, reference=other_checkpoint, goldens=bundled()[0])
     assert other.exit_code == 3
     assert not [f for f in other.findings if f.name.startswith("golden.") and f.verdict is Verdict.FAIL]
+
+
+def test_goldens_of_another_size_are_told_before_a_long_comparison(
+    bundled: Callable[[], tuple[Path, bundling.Result]], exported: Path, seeded_checkpoint: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shutil.copytree(bundled()[0], tmp_path / "taller")
+    _rewrite(tmp_path / "taller", lambda d: d["goldens"].update(height=192), goldens.DESCRIPTION)
+    monkeypatch.setattr("facex.checking.examine", None)
+    with pytest.raises(ArtifactError, match="its image is 160x160 pixels, the goldens are 192x160 — name the goldens"):
+        facex.check(exported / FP32, reference=seeded_checkpoint, goldens=tmp_path / "taller")
 
 
 @pytest.mark.shared

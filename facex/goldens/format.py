@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -197,11 +198,11 @@ def load(folder: Path, *, option: str = "--goldens") -> Description:
     _validate(path, plain)
     size = Size(height=plain["goldens"]["height"], width=plain["goldens"]["width"])
     goldens = tuple(_golden(entry) for entry in plain["goldens"]["photographs"])
-    _check(path, plain, goldens)
     try:
         contract = manifest.contract_from_plain(plain["contract"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: contract: cannot be read: {error}") from error
+        raise ArtifactError(f"{path}: contract: cannot be read: {error}", hint="bundle again") from error
+    _check(path, plain, contract, goldens)
     return Description(
         path=path,
         root=folder,
@@ -219,7 +220,7 @@ def file_of(description: Description, model: RecordedModel) -> Path:
     Raises:
         ArtifactError: it is not there, or is another file.
     """
-    there = sorted(description.root.rglob(model.file))
+    there = _named(description.root, model.file)
     found = next((path for path in there if manifest.sha256_of(path) == model.sha256), None)
     if found is None:
         fault = "is not the file that was recorded" if there else "is missing"
@@ -227,11 +228,16 @@ def file_of(description: Description, model: RecordedModel) -> Path:
     return found
 
 
+def _named(folder: Path, name: str) -> list[Path]:
+    """Everything of that name below a folder, sorted; brackets and stars in a name are only themselves."""
+    return sorted(folder.rglob(glob.escape(name)))
+
+
 def _found(folder: Path, option: str) -> Path:
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else "no such folder"
         raise ArtifactError(f"{option} {folder}: {fault}", hint="name a folder that facex bundle wrote")
-    there = sorted(path for name in (DESCRIPTION, STANDALONE) for path in folder.rglob(name))
+    there = [path for name in (DESCRIPTION, STANDALONE) for path in _named(folder, name)]
     if not there:
         raise ArtifactError(
             f"{option} {folder}: holds no {DESCRIPTION} and no {STANDALONE}",
@@ -258,17 +264,17 @@ def _validate(path: Path, plain: Any) -> None:
         raise ArtifactError(f"{path}: {where}: {fault.message.splitlines()[0][:200]}") from fault
 
 
-def _check(path: Path, plain: Mapping[str, Any], goldens: tuple[Golden, ...]) -> None:
+def _check(path: Path, plain: Mapping[str, Any], contract: Contract, goldens: tuple[Golden, ...]) -> None:
     """What a schema cannot say."""
     for kind, entries in (("models", plain["models"]), ("goldens/photographs", plain["goldens"]["photographs"])):
         names = [entry["file"] for entry in entries]
         if len(set(names)) < len(names):
             raise ArtifactError(f"{path}: {kind}: two have the same file name")
-    own = settings(manifest.contract_from_plain(plain["contract"]))
+    own = settings(contract)
     for key in ("score_threshold", "nms_iou", "saturated_score"):
         if plain[key] != own[key]:
             raise ArtifactError(f"{path}: {key} is {plain[key]}, this facex finds faces by {own[key]}")
-    values = 2 * plain["contract"]["landmarks"]
+    values = 2 * contract.landmarks
     for golden in goldens:
         for i, face in enumerate(golden.faces):
             where = f"{path}: {golden.file}: face {i}"
@@ -280,7 +286,7 @@ def _check(path: Path, plain: Mapping[str, Any], goldens: tuple[Golden, ...]) ->
 
 def _pictures(folder: Path, goldens: tuple[Golden, ...]) -> Path:
     """The folder that holds every picture, each bit for bit."""
-    candidates = sorted(path.parent for path in folder.rglob(goldens[0].file))
+    candidates = [path.parent for path in _named(folder, goldens[0].file)]
     faults = [f"{folder}: {goldens[0].file} is missing"]
     for candidate in candidates:
         faulty = next((g for g in goldens if not _is(candidate / g.file, g.sha256)), None)

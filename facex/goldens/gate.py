@@ -31,7 +31,8 @@ def check(subjects: Iterable[Subject], description: Description) -> dict[str, tu
     for subject in subjects:
         if subject.size != description.goldens.size:
             raise ArtifactError(
-                f"{subject.path}: its image is {subject.size} pixels, the goldens are {description.goldens.size}"
+                f"{subject.path}: its image is {subject.size} pixels, the goldens are {description.goldens.size}",
+                hint="name the goldens of its size, or bundle it",
             )
         digest = manifest.sha256_of(subject.path)
         known = next((m.tolerances for m in description.models if m.sha256 == digest), None)

@@ -158,7 +158,9 @@ class Replay:
         worst, where = max(values), self.goldens.goldens[int(np.argmax(values))].file
         paired, finite = any(d.pairs for d in self.deviations), math.isfinite(worst)
         if not paired:
-            verdict, reason = Verdict.SKIPPED, "no face that was found is one of those that must be"
+            # also where every score is in doubt and none counts as lost
+            verdict = Verdict.FAIL if any(d.lost for d in self.deviations) else Verdict.SKIPPED
+            reason = "no face that was found is one of those that must be"
         elif not finite:
             verdict, reason = Verdict.FAIL, f"not a finite number in {where}"
         elif worst > limit:

@@ -164,7 +164,15 @@ def test_a_box_that_is_not_finite_is_no_partner() -> None:
     found.boxes[0, 2] = np.inf
     verdicts = _findings([HERE], found)
     assert (verdicts["lost"], verdicts["extra"]) == (Verdict.FAIL, Verdict.FAIL)
-    assert verdicts["box"] is Verdict.SKIPPED
+    assert verdicts["box"] is Verdict.FAIL
+
+
+def test_a_file_that_finds_nothing_fails_however_much_is_tolerated() -> None:
+    doubtful = _face(0, 0, 32, 0.7)
+    verdicts = _findings([doubtful], [], Tolerances(score=0.25, box=0.15, landmark=0.15))
+    assert verdicts["lost"] is Verdict.PASS
+    assert {verdicts[kind] for kind in ("score", "box", "landmark")} == {Verdict.FAIL}
+    assert _findings([], [])["box"] is Verdict.SKIPPED
 
 
 @given(expected=_faces, found=_faces, factor=st.floats(1.0, 5.0))

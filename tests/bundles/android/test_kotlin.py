@@ -219,6 +219,27 @@ def test_detections_are_read_as_they_are(kotlin, bundled, tmp_path):
     assert_same(faces(answer), reference)
 
 
+def test_outputs_of_another_file_are_refused(kotlin, bundled, tmp_path):
+    """Fewer values than there are rows, and a count that there is no room for, are no faces."""
+    description = json.loads(Path(bundled.description).read_text())
+    description["models"][0]["head"] = "detections"
+    (tmp_path / "facex.json").write_text(json.dumps(description))
+    rows = {"boxes": np.ones((1, 3, 4)), "scores": np.ones((1, 3)), "landmarks": np.ones((1, 3, 10)), "count": [3]}
+    questions = []
+    for head in (Head.DECODED, Head.RAW):
+        outputs = made_up(bundled, head)
+        case = {"ask": "faces", "description": bundled.description, "model": bundled.model(head)}
+        questions += [(case, outputs | {name: outputs[name][:, :-1]}) for name in outputs]
+    case = {"ask": "faces", "description": str(tmp_path / "facex.json"), "model": description["models"][0]["file"]}
+    questions += [(case, rows | {name: rows[name][:, :2]}) for name in ("boxes", "scores", "landmarks")]
+    questions += [(case, rows | {"count": [count]}) for count in (4, -1)]
+    saved = [{**q, "outputs": save(tmp_path / str(i), values)} for i, (q, values) in enumerate(questions)]
+    *sizes, more, less = kotlin(*saved, {**case, "outputs": save(tmp_path / "whole", rows)})[:-1]
+    assert all(" rows" in answer["error"] for answer in sizes)
+    assert "count is 4, and there is room for 3 faces" in more["error"]
+    assert "count is -1" in less["error"]
+
+
 def test_a_head_that_is_not_known_is_refused(kotlin, bundled, tmp_path):
     description = json.loads(Path(bundled.description).read_text())
     description["models"][0]["head"] = "segments"

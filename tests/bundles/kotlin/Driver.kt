@@ -158,6 +158,8 @@ fun main() {
                 json(answer(Json(line).value() as Map<*, *>))
             } catch (error: IllegalArgumentException) {
                 json(mapOf("error" to error.message))
+            } catch (error: IllegalStateException) {
+                json(mapOf("error" to error.message))
             },
         )
     }

@@ -145,10 +145,16 @@ class Head(private val description: Description, private val model: Model) {
     /** Faces in input pixels, best score first. */
     fun faces(outputs: Map<String, FloatArray>): List<Face> {
         val (first, second, third) = names.map { outputs[it] ?: error("${model.file}: gave no output $it") }
+        val rows = anchors?.let { it.size / 4 } ?: second.size
+        val scores = if (model.head == "raw") 2 * rows else rows
+        check(first.size == 4 * rows && second.size == scores && third.size == 2 * model.landmarks * rows) {
+            "${model.file}: ${first.size}, ${second.size} and ${third.size} values of $names, for $rows rows"
+        }
         return when (model.head) {
             "raw" -> raw(first, second, third)
             "detections" -> {
                 val count = outputs.getValue("count")[0].toInt()
+                check(count in 0..rows) { "${model.file}: count is $count, and there is room for $rows faces" }
                 List(count) { faceAt(it, second[it], first, third) }.filter { it.score >= description.scoreThreshold }
             }
             else -> select(second.size, { second[it] }) { faceAt(it, second[it], first, third) }
