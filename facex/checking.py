@@ -394,6 +394,7 @@ def _check_goldens(
             tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         ),
         timings_s=dict(clock.timings_s),
+        material=Material(facts={subject.name: subject.facts for subject in subjects}, threads=threads),
     )
 
 
