@@ -43,7 +43,11 @@ def named_photographs(tmp_path_factory: pytest.TempPathFactory, photo_dir: Path)
 
 @pytest.fixture(scope="module")
 def shown(
-    tmp_path_factory: pytest.TempPathFactory, seeded_checkpoint: Path, named_photographs: Path, calib_dir: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    _frozen: None,
+    seeded_checkpoint: Path,
+    named_photographs: Path,
+    calib_dir: Path,
 ) -> Path:
     """The `--out` of an export in fp32 and in w8a8, which loses faces; to be read, not changed."""
     out = tmp_path_factory.mktemp("shown") / "out"
