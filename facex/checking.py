@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facex import architectures, demo, device_bench, exporters, launching, manifest, profiling
+from facex.comparing import Evidence
 from facex.device_bench.budget import size_findings
 from facex.errors import ArtifactError, FacexError, UsageError
-from facex.examination import QUICK_RUNS, Evidence, Examination, evaluation_of, examine, measure, of_runs
+from facex.examination import QUICK_RUNS, Examination, evaluation_of, examine, measure, of_runs
 from facex.manifest import Manifest, Source
 from facex.pipeline import Result, refuse_overlap, tool_versions
 from facex.progress import Clock, Progress
@@ -396,6 +397,7 @@ def _check_goldens(
             tools=tool_versions(dict.fromkeys(subject.target for subject in subjects)),
         ),
         timings_s=dict(clock.timings_s),
+        material=Material(facts={subject.name: subject.facts for subject in subjects}, threads=threads),
     )
 
 

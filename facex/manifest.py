@@ -55,6 +55,9 @@ SOURCE_PATH = "source_path"
 FACES_FINDING = "matched_f1"
 """The finding that an artifact cannot pass without, once it was compared with the reference at all."""
 
+GOLDENS_FINDING = "golden.lost"
+"""The same of an artifact that was held to goldens alone."""
+
 TIMED_FINDINGS = ("latency", "load", "memory")
 """Findings that differ from run to run."""
 
@@ -173,12 +176,14 @@ class Manifest:
         """What the findings about the artifact in one runtime say together, and those that are about no runtime.
 
         Fail with any failure; else the finding on faces decides, so a small file that nothing could run does
-        not pass; where there is none, any limit that was met does. None when nothing was held to a limit.
+        not pass, or the one on goldens; where there is neither, any limit that was met does. None when nothing was held
+        to a limit.
         """
         about = [f for f in self.findings if f.artifact == artifact and f.runtime in (None, runtime)]
         if any(f.verdict is Verdict.FAIL for f in about):
             return Verdict.FAIL
-        deciding = [f for f in about if f.name == FACES_FINDING] or about
+        told = ([f for f in about if f.name == name] for name in (FACES_FINDING, GOLDENS_FINDING))
+        deciding = next(filter(None, told), about)
         if any(f.verdict is Verdict.PASS and f.limit is not None for f in deciding):
             return Verdict.PASS
         return Verdict.SKIPPED if any(f.verdict is Verdict.SKIPPED for f in deciding) else None

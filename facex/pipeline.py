@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facex import __version__, demo, exporters, manifest, showing, workspace
+from facex.comparing import Evidence
 from facex.errors import ArtifactError, BackendError, PhotographError, UsageError, stage
-from facex.examination import Evidence, evaluation_of, examine
+from facex.examination import evaluation_of, examine
 from facex.manifest import Calibration, Manifest, Source
 from facex.progress import Clock, Progress
 from facex.recipe import DEPLOYMENT_TARGETS, Recipe

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from facex.calibration.engine import Calibrated
     from facex.calibration.hygiene import Hygiene
-    from facex.examination import Evidence
+    from facex.comparing import Evidence
     from facex.progress import Clock
     from facex.recipe import Recipe
     from facex.reference.photographs import Photograph

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facex.comparing import NO_PHOTOGRAPHS
 from facex.errors import FacexError
 from facex.sightings import Sightings
 from facex.types import FileFacts, ReportPhotographs, Size
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = 2
 """Run through a quantization plan tensor by tensor: each takes as long as a few dozen inferences."""
-
-NO_PHOTOGRAPHS = "no photographs were given (--images)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -383,6 +383,11 @@ def test_a_check_against_goldens_alone_says_so_and_refuses_what_needs_more(
     assert ran.code == 4  # the goldens pass, the budget does not
     assert f"Goldens      {FP32}: lost 0, extra 0, score " in ran.out
     assert "not compared with the reference" not in ran.out
+    page = (tmp_path / "ci" / "report.html").read_text(encoding="utf-8")
+    assert f"<li>{FP32}: lost 0, extra 0, score " in page
+    assert "held to goldens" in page
+    assert "on noise" not in page
+    assert "<div><dt>Operators</dt>" in page  # what the files say of themselves is known all the same
     assert run_facex("diff", "ci/report.json", "ci/report.json", "--fail-on", "regression:1%").code == 0
     renamed = tmp_path / "seeded_160x160_w8a8.onnx"
     shutil.copy(exported / FP32, renamed)

@@ -314,7 +314,10 @@ def foreign(onnx_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"outputs": ("output0",)}, "its outputs are output0 — expected boxes, scores, landmarks or loc, conf, landm"),
+        (
+            {"outputs": ("output0",)},
+            "its outputs are output0 — expected boxes, scores, landmarks and possibly count, or loc, conf, landm; and",
+        ),
         ({"outputs": ("boxes", "scores")}, "its outputs are boxes, scores"),
         ({"input_name": "input.1"}, "its inputs are input.1 float32[1, 3, 160, 160]"),
         ({"shape": (1, 3, "height", "width")}, "its image is [1, 3, 0, 0] — expected [1, 3, H, W] of a fixed size"),

@@ -19,6 +19,7 @@ LIGHT = [
     *("facex.errors", "facex.manifest", "facex.workspace", "facex.progress", "facex.exporters", "facex.device_bench"),
     *("facex.cache", "facex.download", "facex.weights", "facex.auditing", "facex.debugging_fp16"),
     *("facex.report.terminal", "facex.report.listing", "facex.report.progress", "facex.checking", "facex.examination"),
+    "facex.comparing",
     *("facex.architectures", "facex.device_bench.emulator", "facex.device_bench.emulator_setup"),
     *("facex.bundling", "facex.bundles", "facex.goldens", "facex.report.goldens", "facex.report.bundles"),
     *("facex.diffing", "facex.regression", "facex.launching", "facex.report.changes"),

@@ -412,6 +412,14 @@ def test_verdict_of_an_artifact(rich: Manifest) -> None:
             Verdict.SKIPPED,
         ),
         ((_skipped(ONNX, "latency", "ms", 5.0, "no time"),), Verdict.SKIPPED),
+        (
+            (_skipped(ONNX, "golden.lost", "1", 0.0, "not a Mac"), _judged(ONNX, "size", "MB", 1.0, 2.0)),
+            Verdict.SKIPPED,
+        ),
+        (
+            (_skipped(ONNX, "golden.file", "1", None, "another"), _judged(ONNX, "golden.lost", "1", 0.0, 0.0)),
+            Verdict.PASS,
+        ),
         ((_judged(FP16, "matched_f1", "ratio", 0.1, 0.9, at_least=True),), None),
     ],
 )

@@ -61,7 +61,7 @@ class Session:
 
 @dataclasses.dataclass
 class Evidence:
-    """As much of `facex.examination.Evidence` as is read here."""
+    """As much of `facex.comparing.Evidence` as is read here."""
 
     photographs: list[Any]
     detector: Any

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import facex
-from facex import checking, manifest, showing, workspace
+from facex import checking, manifest, pipeline, showing, workspace
 from facex.progress import Clock
 from facex.reference import photographs
 from facex.report.page import written
@@ -43,7 +43,11 @@ def named_photographs(tmp_path_factory: pytest.TempPathFactory, photo_dir: Path)
 
 @pytest.fixture(scope="module")
 def shown(
-    tmp_path_factory: pytest.TempPathFactory, seeded_checkpoint: Path, named_photographs: Path, calib_dir: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    _frozen: None,
+    seeded_checkpoint: Path,
+    named_photographs: Path,
+    calib_dir: Path,
 ) -> Path:
     """The `--out` of an export in fp32 and in w8a8, which loses faces; to be read, not changed."""
     out = tmp_path_factory.mktemp("shown") / "out"
@@ -53,6 +57,12 @@ def shown(
     )  # fmt: skip
     assert {a.name for a in found.artifacts} == {FP32, W8A8}
     return out
+
+
+@pytest.fixture
+def quick_export(quick_pivot: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of this test neither trace again nor probe the contract, which takes longer than all the rest."""
+    monkeypatch.setattr(pipeline, "_probed", lambda planned, evidence, seen, clock: evidence)
 
 
 def _html(out: Path) -> str:
@@ -120,7 +130,7 @@ def test_photographs_can_be_left_out(check: Run, tmp_path: Path, named_photograp
 
 
 def test_photographs_can_be_left_out_of_an_export(
-    run_facex: Run, quick_pivot: None, seeded_checkpoint: Path, named_photographs: Path, tmp_path: Path
+    run_facex: Run, quick_export: None, seeded_checkpoint: Path, named_photographs: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "facex.toml").write_text('report-photographs = "none"\n')
     line = ("export", seeded_checkpoint, "--target", "onnx", "--size", "160x160", "--images", named_photographs)
@@ -142,7 +152,7 @@ def test_without_photographs_there_is_a_page_too(
 def test_a_full_disk_is_an_error_and_leaves_nothing_behind(
     check: Run,
     run_facex: Run,
-    quick_pivot: None,
+    quick_export: None,
     seeded_checkpoint: Path,
     named_photographs: Path,
     tmp_path: Path,

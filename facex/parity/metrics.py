@@ -58,11 +58,13 @@ class Measured:
         pairs: which face is which.
         side_px: float64 [P], square root of the area of the pair's reference box, input pixels.
         nme: float64 [P], mean distance of the pair's landmarks over `side_px`.
+        sure: score from which on a face of the reference is sure.
     """
 
     pairs: Matches
     side_px: NDArray[np.float64]
     nme: NDArray[np.float64]
+    sure: float
 
 
 class Accumulator:
@@ -136,7 +138,7 @@ class Accumulator:
         points = candidate.landmarks[pairs.candidate].astype(np.float64) - reference.landmarks[pairs.reference]
         error_px = np.sqrt((points**2).sum(axis=2))
         scores = candidate.scores[pairs.candidate].astype(np.float64) - reference.scores[pairs.reference]
-        measured = Measured(pairs=pairs, side_px=side_px, nme=error_px.mean(axis=1) / side_px)
+        measured = Measured(pairs=pairs, side_px=side_px, nme=error_px.mean(axis=1) / side_px, sure=self._sure)
         if len(pairs):
             self._iou.append(pairs.iou)
             self._score_shift.append(np.abs(scores))

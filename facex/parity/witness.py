@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facex.parity.metrics import SURE_SCORE, Measured
+from facex.parity.metrics import Measured
 from facex.sightings import Scene, Sightings
 from facex.types import Detections
 
@@ -27,7 +27,7 @@ class Witness:
         self._lost: list[FloatArray] = []
         self._extra: list[FloatArray] = []
         self._photographs = self._differing = 0
-        self._scenes: list[Scene] = []
+        self._scenes: list[tuple[tuple[int, int, int, float], Scene]] = []
 
     def add(
         self,
@@ -49,9 +49,9 @@ class Witness:
         pairs = measured.pairs
         lost = np.setdiff1d(np.arange(len(reference)), pairs.reference)
         extra = np.setdiff1d(np.arange(len(candidate)), pairs.candidate)
-        nme = measured.nme.astype(np.float32)
-        scores = reference.scores[pairs.reference], candidate.scores[pairs.candidate]
-        self._figures.append((*scores, measured.side_px.astype(np.float32), nme))
+        with np.errstate(over="ignore", invalid="ignore"):
+            side_px, nme = measured.side_px.astype(np.float32), measured.nme.astype(np.float32)
+        self._figures.append((reference.scores[pairs.reference], candidate.scores[pairs.candidate], side_px, nme))
         self._lost.append(reference.scores[lost])
         self._extra.append(candidate.scores[extra])
         self._photographs += 1
@@ -62,7 +62,8 @@ class Witness:
                 path=path, scale=scale, reference=reference, candidate=candidate, lost=lost, extra=extra, nme=worst
             )
             # a stable sort: of photographs alike, the first stays
-            self._scenes = sorted([*self._scenes, scene], key=_badness, reverse=True)[:SCENES]
+            ranked = [*self._scenes, (_badness(scene, measured.sure), scene)]
+            self._scenes = sorted(ranked, key=lambda each: each[0], reverse=True)[:SCENES]
 
     def sightings(self) -> Sightings:
         """All of it."""
@@ -77,7 +78,7 @@ class Witness:
             extra_scores=_joined(self._extra),
             photographs=self._photographs,
             differing=self._differing,
-            scenes=tuple(self._scenes),
+            scenes=tuple(scene for _, scene in self._scenes),
         )
 
 
@@ -85,6 +86,6 @@ def _joined(parts: object) -> FloatArray:
     return np.concatenate([np.empty(0, np.float32), *parts])  # type: ignore[misc]
 
 
-def _badness(scene: Scene) -> tuple[int, int, int, float]:
-    sure = int(np.count_nonzero(scene.reference.scores[scene.lost] >= SURE_SCORE))
-    return sure, len(scene.lost), len(scene.extra), -1.0 if scene.nme is None else scene.nme
+def _badness(scene: Scene, sure: float) -> tuple[int, int, int, float]:
+    surely = int(np.count_nonzero(scene.reference.scores[scene.lost] >= sure))
+    return surely, len(scene.lost), len(scene.extra), -1.0 if scene.nme is None else scene.nme

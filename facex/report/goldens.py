@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from facex.manifest import GOLDENS_FINDING
 from facex.report.wording import figure
-from facex.types import Finding, Verdict, run_name
-
-LOST = "golden.lost"
-"""The finding that every file has that was to be held to goldens."""
+from facex.types import Finding, run_name
 
 MEASURES = ("score", "box", "landmark")
 
@@ -25,7 +23,7 @@ def texts(findings: Iterable[Finding]) -> list[str]:
 
 
 def _text(found: dict[str, Finding]) -> str:
-    lost, extra = found.get(LOST), found.get("golden.extra")
+    lost, extra = found.get(GOLDENS_FINDING), found.get("golden.extra")
     if lost is None or lost.actual is None or extra is None:
         return "not run"
     parts = [f"lost {figure(lost.actual)}, extra {figure(extra.actual)}"]
@@ -37,8 +35,3 @@ def measured(finding: Finding | None) -> str:
     """The worst of a measure and its tolerance."""
     value = finding.actual if finding else None
     return f"{figure(None if value is None else float(f'{value:.2g}'))} of {figure(finding.limit if finding else None)}"
-
-
-def held(findings: Iterable[Finding], artifact: str) -> bool:
-    """Whether a file was run on goldens."""
-    return any(f.name == LOST and f.artifact == artifact and f.verdict is not Verdict.SKIPPED for f in findings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facex.report import goldens, ratios
 from facex.report.printing import add_row, make_table, print_whole, write_fields, write_line
-from facex.report.wording import comparison, condition, figure, plural
+from facex.report.wording import choosing, comparison, condition, figure, plural
 from facex.types import (
     Artifact,
     FileFacts,
@@ -115,8 +115,9 @@ def facts(
 
 
 def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
+    head = f"{artifact.head} head{choosing(artifact.selection)}"
     return [
-        ("target", f"{artifact.target}, {artifact.precision}, {_head(artifact)}, {artifact.size}"),
+        ("target", f"{artifact.target}, {artifact.precision}, {head}, {artifact.size}"),
         ("size", f"{artifact.size_bytes / 1e6:.3f} MB, sha256 {artifact.sha256}"),
         ("runs on", found.minimum_runtime),
         ("inputs", ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in found.inputs)),
@@ -127,17 +128,6 @@ def _facts(artifact: Artifact, found: FileFacts) -> list[tuple[str, str]]:
         *((key.removeprefix("facex."), value) for key, value in found.metadata.items()),
         *(_standard(found.standard_metadata) if found.standard_metadata else ()),
     ]
-
-
-def _head(artifact: Artifact) -> str:
-    """The head, with what it chooses faces by."""
-    chosen = artifact.selection
-    if chosen is None:
-        return f"{artifact.head} head"
-    return (
-        f"{artifact.head} head (score >= {chosen.score_threshold:g}, overlap <= {chosen.nms_iou:g}, "
-        f"{plural(chosen.max_faces, 'face')} at most)"
-    )
 
 
 def _standard(shown: StandardMetadata) -> list[tuple[str, str]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from facex.manifest import FACES_FINDING, Manifest
-from facex.report import goldens
+from facex.manifest import FACES_FINDING, GOLDENS_FINDING, Manifest
 from facex.report.wording import OUTCOMES, plural
 from facex.types import Verdict, run_name
 
@@ -18,7 +17,8 @@ class Outcome:
         word: PASSED or FAILED.
         meaning: of the exit code.
         exit_code: of the run.
-        proven: whether every artifact was compared with the reference, in every runtime, or held to goldens.
+        proven: whether every artifact was compared with the reference or, where it was not to be, held to goldens, in
+            every runtime.
         parts: how many artifacts there are, failed, or were not compared, in words.
     """
 
@@ -35,11 +35,10 @@ def outcome(manifest: Manifest) -> Outcome:
     total = len(manifest.artifacts)
     failed = sum(manifest.failed(a.name) for a in manifest.artifacts)
     faces = [f for f in manifest.findings if f.name == FACES_FINDING]
+    by_faces = {f.artifact for f in faces}
+    faces += [f for f in manifest.findings if f.name == GOLDENS_FINDING and f.artifact not in by_faces]
     compared = {f.artifact for f in faces if f.verdict is not Verdict.SKIPPED}
     skipped = {f.artifact for f in faces if f.verdict is Verdict.SKIPPED}
-    compared |= {
-        a.name for a in manifest.artifacts if a.name not in skipped and goldens.held(manifest.findings, a.name)
-    }
     unproven = sum(a.name not in compared for a in manifest.artifacts)
     partly = sum(a.name in compared & skipped for a in manifest.artifacts)
     parts = [f"{failed} of {plural(total, 'artifact')} failed" if failed else plural(total, "artifact")]
@@ -54,6 +53,19 @@ def outcome(manifest: Manifest) -> Outcome:
         proven=not (unproven or partly),
         parts=tuple(parts),
     )
+
+
+def compared(manifest: Manifest) -> str:
+    """What the artifacts were held against, in words."""
+    parts = []
+    if manifest.evaluation:
+        seen = manifest.evaluation
+        parts.append(f"compared on {plural(seen.count, 'photograph')} with {plural(seen.reference_faces, 'face')}")
+    elif any(f.name == FACES_FINDING for f in manifest.findings):
+        parts.append("compared on noise, without photographs")
+    if any(f.name == GOLDENS_FINDING for f in manifest.findings):
+        parts.append("held to goldens")
+    return ", ".join(parts) or "not compared"
 
 
 def skips(manifest: Manifest) -> dict[str, dict[tuple[str, ...], list[str]]]:

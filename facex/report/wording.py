@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable
 
 from facex.errors import EXIT_BUDGET, EXIT_OK, EXIT_PARITY
-from facex.types import Finding, Latency, LatencyKind, Verdict
+from facex.types import Finding, Latency, LatencyKind, Selection, Verdict
 
 NOTHING = "\N{EN DASH}"
 """Stands where nothing was measured."""
@@ -45,6 +45,11 @@ def figure(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.6g}"
 
 
+def rounded(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
 def with_unit(value: float | None, unit: str) -> str:
     """A value and its unit, which is left out where it is a plain number."""
     return figure(value) if unit in ("ratio", "1") or value is None else f"{figure(value)} {unit}"
@@ -71,6 +76,16 @@ def restates(finding: Finding) -> bool:
     return finding.actual is not None and all(w in known or _NUMBER.fullmatch(w) for w in finding.reason.split())
 
 
+def choosing(selection: Selection | None) -> str:
+    """What a file chooses faces by, in brackets behind its head; empty where it leaves that to the app."""
+    if selection is None:
+        return ""
+    return (
+        f" (score >= {selection.score_threshold:g}, overlap <= {selection.nms_iou:g}, "
+        f"{plural(selection.max_faces, 'face')} at most)"
+    )
+
+
 def condition(entry: Latency) -> str:
     """What a latency is, of what device and on how many threads."""
     preposition = "for" if entry.kind is LatencyKind.ESTIMATE else "on"
@@ -80,7 +95,7 @@ def condition(entry: Latency) -> str:
 def start(entry: Latency) -> str:
     """What the file takes to start, as far as it is known."""
     parts = [("load", entry.load_ms, "ms"), ("peak memory", entry.memory_mb, "MB")]
-    return ", ".join(f"{word} {value:.3g} {unit}" for word, value, unit in parts if value is not None)
+    return ", ".join(f"{word} {rounded(value)} {unit}" for word, value, unit in parts if value is not None)
 
 
 def plural(count: int, noun: str) -> str:

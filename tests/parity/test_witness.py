@@ -10,6 +10,7 @@ import pytest
 
 from facex.parity.metrics import Accumulator
 from facex.parity.witness import SCENES, Witness
+from facex.types import Selection
 
 HERE = [0, 0, 10, 10]
 THERE = [50, 50, 90, 80]
@@ -82,6 +83,23 @@ def test_the_worst_photographs_are_kept_and_no_others(told, detections):
     assert (seen.photographs, seen.differing) == (7, 3)
     _, few = told(pairs[:2])
     assert [scene.path.stem for scene in few.scenes] == ["0"]
+
+
+def test_a_face_near_the_threshold_of_a_file_is_not_sure(detections):
+    """One lost face that the reference would be sure of elsewhere goes behind two, as in `lost_faces`."""
+    one, two, none = detections([HERE], [0.8]), detections([HERE, THERE], [0.55, 0.55]), detections([])
+    seen = {}
+    for threshold in (0.5, 0.7):
+        accumulator, witness = Accumulator(Selection(score_threshold=threshold)), Witness()
+        for name, reference in (("one", one), ("two", two)):
+            outputs = {
+                "boxes": np.zeros((1, 1, 4), np.float32),
+                "scores": np.zeros((1, 1), np.float32),
+                "count": np.zeros(1, np.int32),
+            }
+            witness.add(Path(name), 1.0, reference, none, accumulator.add(reference, none, outputs, outputs))
+        seen[threshold] = [scene.path.name for scene in witness.sightings().scenes], accumulator.counts.lost
+    assert seen == {0.5: (["one", "two"], 1), 0.7: (["two", "one"], 0)}
 
 
 def test_of_photographs_alike_the_first_stay(told, detections):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from facex.manifest import Manifest
-from facex.report.wording import condition, figure, with_unit
+from facex.report.wording import condition, figure, rounded, with_unit
 from facex.types import HOST, Finding, Latency, LatencyKind, Verdict, run_name
 
 BYTES_PER_MB = 1e6
@@ -130,10 +130,10 @@ def _bar(value: _Value, top: float, estimate: bool) -> Bar:
     def place(number: float) -> float:
         return round(min(max(100 * number / top, 0.0), 100.0), 2)
 
-    told, band = f"{value.value:.3g} {value.unit}", None
+    told, band = f"{rounded(value.value)} {value.unit}", None
     if value.low is not None and value.high is not None:
         band = (place(value.low), round(place(value.high) - place(value.low), 2))
-        told += f" ({value.low:.3g} to {value.high:.3g})"
+        told += f" ({rounded(value.low)} to {rounded(value.high)})"
     finding = value.finding
     limit = finding.limit if finding else None
     if finding and limit is not None:

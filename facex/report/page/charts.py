@@ -1,23 +1,17 @@
-"""Charts as SVG that stands in the page itself: its text is text, its colours are those of the page, light or dark."""
+"""Charts of faces and of quantized tensors."""
 
 from __future__ import annotations
 
-import io
-import logging
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from facex.report.page import svg
+from facex.report.page.svg import BAND, BLUE, FAINT, INK, RED, VIOLET
 from facex.sightings import Sightings
 
 if TYPE_CHECKING:
@@ -25,26 +19,15 @@ if TYPE_CHECKING:
 
     from facex.calibration.insight import Insight, TensorInsight
 
-INK, FAINT, LINE, BLUE, RED = "#010101", "#020202", "#030303", "#040404", "#050505"
-VIOLET, BAND = "#060606", "#070707"
-_VARIABLES = {
-    INK: "ink", FAINT: "faint", LINE: "line", BLUE: "accent", RED: "fail", VIOLET: "extra", BAND: "band",
-}  # fmt: skip
-"""Colours that the page puts its own in place of."""
-
 NARROW, WIDE = (4.2, 3.2), (8.4, 2.7)
 DOTS = 1000
 """The most that a chart draws of one kind."""
-_DOTS_ID = "dots-"
 SCORE_FLOOR = 0.5
 ROW_OF_UNMATCHED = 0.47
 CLIPPED = 0.001
 """Share of a tensor's values beyond its grid from which on it is marked; calibration clips a few on purpose."""
 ZERO_NME = 1e-8
 """Stands for no error at all on a logarithmic axis."""
-
-_NUMBER = re.compile(r"-?\d+\.\d+")
-_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
 def scores(name: str, seen: Sightings, dots: int = DOTS) -> Markup:
@@ -60,11 +43,11 @@ def scores(name: str, seen: Sightings, dots: int = DOTS) -> Markup:
 
     def draw(axes: Axes) -> None:
         axes.plot([SCORE_FLOOR, 1], [SCORE_FLOOR, 1], color=FAINT, linewidth=0.8)
-        _dots(axes, seen.reference_scores[drawn], seen.candidate_scores[drawn], BLUE, 3)
+        svg.dots(axes, seen.reference_scores[drawn], seen.candidate_scores[drawn], BLUE, 3)
         lost = seen.lost_scores[_sample(seen.lost_scores, dots)]
         extra = seen.extra_scores[_sample(seen.extra_scores, dots)]
-        _dots(axes, lost, np.full(len(lost), ROW_OF_UNMATCHED), RED, 5)
-        _dots(axes, np.full(len(extra), ROW_OF_UNMATCHED), extra, VIOLET, 5)
+        svg.dots(axes, lost, np.full(len(lost), ROW_OF_UNMATCHED), RED, 5)
+        svg.dots(axes, np.full(len(extra), ROW_OF_UNMATCHED), extra, VIOLET, 5)
         axes.set(xlim=(0.45, 1.01), ylim=(0.45, 1.01), xlabel="score of the reference", ylabel="score of the artifact")
         ticks = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
         _ticks(axes.xaxis, ticks, [f"{t:.1f}" for t in ticks])
@@ -75,7 +58,7 @@ def scores(name: str, seen: Sightings, dots: int = DOTS) -> Markup:
         f"Scores of {_of(drawn, shift)} that both sides found, largest shift {largest}; "
         f"{len(seen.lost_scores)} lost, {len(seen.extra_scores)} extra."
     )
-    return _drawn(f"{name}-scores", text, NARROW, draw)
+    return svg.drawn(f"{name}-scores", text, NARROW, draw)
 
 
 def landmarks(name: str, seen: Sightings, limit: float | None, dots: int = DOTS) -> Markup:
@@ -89,7 +72,8 @@ def landmarks(name: str, seen: Sightings, limit: float | None, dots: int = DOTS)
     """
     finite = np.isfinite(seen.nme) & np.isfinite(seen.side_px) & (seen.side_px > 0)
     sides, errors = seen.side_px[finite], np.maximum(seen.nme[finite].astype(np.float64), ZERO_NME)
-    mean = float(seen.nme[finite].mean()) if finite.any() else math.nan
+    # of errors some of which are not finite there is no mean, as in the metrics
+    mean = float(seen.nme.mean(dtype=np.float64)) if finite.all() and len(finite) else None
     drawn = _sample(errors, dots)
 
     def draw(axes: Axes) -> None:
@@ -99,8 +83,8 @@ def landmarks(name: str, seen: Sightings, limit: float | None, dots: int = DOTS)
             xlabel="side of the face, input pixels",
             ylabel="landmark error, share of the side",
         )
-        _dots(axes, sides[drawn], errors[drawn], BLUE, 3)
-        levels = [value for value in (mean, limit) if value is not None and value > 0]
+        svg.dots(axes, sides[drawn], errors[drawn], BLUE, 3)
+        levels = [value for value in (mean, limit) if value]
         low, high = _span([*errors.tolist(), *levels], 1.5)
         left, right = _span(sides.tolist(), 1.15)
         axes.set(xlim=(left, right), ylim=(low, high))
@@ -109,15 +93,15 @@ def landmarks(name: str, seen: Sightings, limit: float | None, dots: int = DOTS)
         steps = _decades(low, high)
         _ticks(axes.yaxis, steps, [f"{100 * step:.3g}%" if step >= 1e-5 else f"{100 * step:.0e}%" for step in steps])
         for value, colour, words in ((mean, INK, "mean"), (limit, RED, "limit of the mean")):
-            if value is not None and value > 0:
+            if value:
                 axes.axhline(value, color=colour, linewidth=1.2, linestyle="-" if words == "mean" else (0, (4, 3)))
                 side, at = ("left", left * 1.03) if words == "mean" else ("right", right / 1.03)
                 axes.text(at, value * 1.04, words, color=colour, ha=side, va="bottom", fontsize=8)
 
-    told = f"mean {mean:.2%}" if mean >= 1e-4 else f"mean {100 * mean:.1e}%"
-    bound = "" if limit is None else f", limit of the mean {limit:.2%}" if limit >= 1e-4 else f", limit {limit:g}"
+    told = "mean not known" if mean is None else f"mean {_share(mean)}"
+    bound = "" if limit is None else f", limit of the mean {_share(limit)}"
     text = f"Landmark error of {_of(drawn, errors)} over the side of the face: {told}{bound}."
-    return _drawn(f"{name}-landmarks", text, NARROW, draw)
+    return svg.drawn(f"{name}-landmarks", text, NARROW, draw)
 
 
 def ranges(name: str, seen: Insight) -> Markup:
@@ -138,7 +122,7 @@ def ranges(name: str, seen: Insight) -> Markup:
     text = (
         f"Values of {len(spans)} tensors on their 8-bit grids; of {clipped} more than 0.1% of the values are clipped."
     )
-    return _drawn(f"{name}-ranges", text, WIDE, draw)
+    return svg.drawn(f"{name}-ranges", text, WIDE, draw)
 
 
 def noise(name: str, seen: Insight) -> Markup:
@@ -151,7 +135,7 @@ def noise(name: str, seen: Insight) -> Markup:
             places = [i for i, value in enumerate(values) if value is not None]
             levels = [value for value in values if value is not None]
             if marker == "o":
-                _dots(axes, np.asarray(places), np.asarray(levels), colour, 3)
+                svg.dots(axes, np.asarray(places), np.asarray(levels), colour, 3)
             else:
                 axes.plot(places, levels, color=colour, linewidth=1.2)
         known = [value for value in (*own, *head) if value is not None] or [0.0]
@@ -168,7 +152,11 @@ def noise(name: str, seen: Insight) -> Markup:
         f"Signal over noise of {len(own)} tensors (line), and of the head with that tensor alone quantized (dots), "
         f"at least {lowest:.1f} dB."
     )
-    return _drawn(f"{name}-noise", text, WIDE, draw)
+    return svg.drawn(f"{name}-noise", text, WIDE, draw)
+
+
+def _share(value: float) -> str:
+    return f"{value:.2%}" if value >= 1e-4 or value == 0 else f"{100 * value:.1e}%"
 
 
 def _sample(values: NDArray[Any], count: int) -> NDArray[np.intp]:
@@ -184,11 +172,6 @@ def _sample(values: NDArray[Any], count: int) -> NDArray[np.intp]:
 def _of(drawn: NDArray[np.intp], values: NDArray[Any]) -> str:
     """How many faces there are, and of how many there is a dot."""
     return f"{len(values)} faces" if len(drawn) == len(values) else f"{len(values)} faces, {len(drawn)} of them drawn,"
-
-
-def _dots(axes: Axes, x: NDArray[Any], y: NDArray[Any], colour: str, diameter: int) -> None:
-    """Dots that `_inlined` makes one path of, at a dozen bytes a dot."""
-    axes.plot(x, y, color=colour, marker="o", linestyle="none", clip_on=False, gid=f"{_DOTS_ID}{diameter}")
 
 
 def _finite(values: Sequence[float | None]) -> list[float | None]:
@@ -223,104 +206,3 @@ def _decades(low: float, high: float) -> list[float]:
 def _ticks(axis: Any, places: Sequence[float], labels: Sequence[str]) -> None:
     axis.set_ticks(list(places), labels=list(labels))
     axis.set_ticks([], minor=True)
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Matplotlib as it is without anybody's settings, and quiet about its font cache."""
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(
-                {
-                    "svg.fonttype": "none", "svg.hashsalt": "facex", "font.size": 9,
-                    "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.linewidth": 0.8,
-                    "axes.spines.top": False, "axes.spines.right": False,
-                    "xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-                    "axes.grid": True, "axes.axisbelow": True, "grid.color": LINE, "grid.linewidth": 0.7,
-                }
-            )  # fmt: skip
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _drawn(name: str, text: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> Markup:
-    """The chart as an `<svg>` element; `text` says what it shows to those who do not see it."""
-    buffer = io.StringIO()
-    with _settings():
-        figure = Figure(figsize=size)
-        FigureCanvasSVG(figure)
-        margins = (0.8, 0.12, 0.5, 0.12)  # inches: left, right, bottom, top
-        width, height = size
-        left, bottom = margins[0] / width, margins[2] / height
-        axes = figure.add_axes((left, bottom, 1 - left - margins[1] / width, 1 - bottom - margins[3] / height))
-        draw(axes)
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inlined(name, text, buffer.getvalue())
-
-
-def _inlined(name: str, text: str, svg: str) -> Markup:
-    """Matplotlib's document as an element: without what would leak into the page, and in the page's colours."""
-    root = ElementTree.fromstring(svg)  # noqa: S314 - matplotlib's own
-    kept = {link[1:] for element in root.iter() if (link := element.get(f"{_XLINK}href", "")).startswith("#")}
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.removeprefix(_SVG) in ("metadata", "style", "clipPath") or child.tag.startswith(
-                "{http://www.w3.org/1999/02"
-            ):
-                parent.remove(child)
-    for group in root.iter(f"{_SVG}g"):
-        if group.get("id", "").startswith(_DOTS_ID):
-            _join_dots(group)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_SVG)
-        element.attrib = dict(_attributes(name, element.attrib, kept))
-        element.tail = None
-    for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
-    root.attrib |= {"class": "chart", "role": "img", "aria-label": text}
-    title = ElementTree.Element("title")
-    title.text = text
-    root.insert(0, title)
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
-
-
-def _join_dots(group: ElementTree.Element) -> None:
-    """One path of zero-length lines with round ends in place of an element a dot."""
-    dots = list(group.iter(f"{_SVG}use"))
-    diameter = group.get("id", "").removeprefix(_DOTS_ID)
-    style = dict(rule.split(":", 1) for rule in dots[0].get("style", "").split(";")) if dots else {}
-    places = (f"M{float(d.get('x', 0)):.1f} {float(d.get('y', 0)):.1f}h0" for d in dots)
-    group.clear()
-    path = {
-        "d": "".join(dict.fromkeys(places)),
-        "style": f"fill: none; stroke: {style.get('fill', INK).strip()}; stroke-width: {diameter}; "
-        "stroke-linecap: round; stroke-opacity: 0.6",
-    }
-    ElementTree.SubElement(group, f"{_SVG}path", path)
-
-
-def _attributes(name: str, attributes: dict[str, str], kept: set[str]) -> Iterator[tuple[str, str]]:
-    for key, value in attributes.items():
-        if key == "clip-path" or (key == "id" and value not in kept):
-            continue
-        if key == "id":
-            yield "id", f"{name}-{value}"
-        elif key == f"{_XLINK}href":
-            yield "href", f"#{name}-{value[1:]}" if value.startswith("#") else "".join(value.split())
-        elif key == "style":
-            yield "style", _styled(value)
-        else:
-            yield key, _NUMBER.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), " ".join(value.split()))
-
-
-def _styled(style: str) -> str:
-    rules = [rule.strip() for rule in style.split(";") if not rule.strip().startswith("font-family")]
-    text = ";".join(rule for rule in rules if rule)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var(--{variable})")
-    return text

@@ -77,7 +77,7 @@ def facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
             f"{evaluation.count}, with {plural(evaluation.reference_faces, 'face')} of the reference; digest "
             f"{evaluation.digest}"
             if evaluation
-            else "none: tensors were compared on noise",
+            else "none",
         ),
     )
 

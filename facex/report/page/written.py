@@ -11,12 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from facex.manifest import Manifest
-from facex.report import outcome, runtimes
+from facex.report import goldens, outcome, runtimes
 from facex.report.page import artifacts, budgets, charts, origin
 from facex.report.page.exhibits import Exhibits
 from facex.report.table import milliseconds
 from facex.report.terminal import DEMONSTRATION
-from facex.report.wording import NOTHING, plural, printable
+from facex.report.wording import NOTHING, choosing, plural, printable
 from facex.types import Verdict, run_name
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ def html(manifest: Manifest, exhibits: Exhibits) -> str:
     return _environment().get_template(TEMPLATE).render(
         manifest=manifest,
         outcome=outcome.outcome(manifest),
+        compared=outcome.compared(manifest),
         demonstration=DEMONSTRATION if manifest.source.demonstration else "",
         headers=headers,
         rows=rows,
         failures=[(run_name(f.artifact, f.runtime), artifacts.check(f)) for f in failed],
         skips=outcome.skips(manifest),
+        goldens=goldens.texts(manifest.findings),
         groups=budgets.groups(manifest),
         views=artifacts.views(manifest, exhibits, keys),
         beside_executor=list(runtimes.beside_executor(manifest)),
@@ -72,7 +74,7 @@ def _environment() -> Environment:
         finalize=_shown,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"milliseconds": milliseconds, "plural": plural}
+    environment.filters |= {"milliseconds": milliseconds, "plural": plural, "choosing": choosing}
     environment.globals["NOTHING"] = NOTHING
     return environment
 

@@ -48,3 +48,13 @@ def test_devices_are_told_apart(golden: Manifest) -> None:
     assert {"Latency on host: Example CPU, linux x86_64, 2 threads", "Latency for Example Phone, 4 threads"} <= set(
         titles
     )
+
+
+def test_large_numbers_keep_their_digits(golden: Manifest) -> None:
+    entry = dataclasses.replace(golden.latency[0], p50_ms=1234.4, low_ms=999.4, high_ms=45678.2, memory_mb=1500.0)
+    told = {
+        group.title.split(" on ")[0]: group.bars[0].told
+        for group in budgets.groups(dataclasses.replace(golden, findings=(), latency=(entry,)))
+    }
+    assert told["Latency"] == "1234 ms (999 to 45678)"
+    assert told["Peak memory"] == "1500 MB"
