@@ -264,7 +264,7 @@ def check(
         return _check_goldens(paths, goldens, precision, budget or Budget(), threads, runtimes, clock)
     with clock("read", f"reading {reference.name}", named=False):
         opened, record = find(paths, precision)
-        description = _goldens(goldens)
+        description = _goldens(goldens, "--goldens")
         if description is not None:
             _check_replay([o.subject for o in opened], description)
         loaded = detector.load(reference, _completed(contract or ContractOptions(), opened))
@@ -335,10 +335,10 @@ def check(
     )
 
 
-def _goldens(folder: Path | None) -> Description | None:
+def _goldens(folder: Path | None, option: str) -> Description | None:
     from facex.goldens import format as goldens
 
-    return goldens.load(folder) if folder else None
+    return goldens.load(folder, option=option) if folder else None
 
 
 def _require_goldens(goldens: Path | None, needing: Sequence[str]) -> None:
@@ -530,7 +530,7 @@ def bench(
     clock = Clock(progress)
     with clock("read", "reading", named=False):
         opened, _ = find(paths, precision)
-        description = _goldens(replay)
+        description = _goldens(replay, "--replay")
     subjects = [o.subject for o in opened]
     if description is not None:
         _check_replay(subjects, description)

@@ -1,4 +1,4 @@
-"""The command line: options to a recipe, a recipe to a run, a run to a report and an exit code."""
+"""The commands: options to a recipe, a recipe to a run, a run to a report and an exit code."""
 
 from __future__ import annotations
 
@@ -10,50 +10,57 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from facex import __version__, config, device_bench, exporters
+from facex import __version__, config, exporters
 from facex import bundles as platforms
+from facex.cli_options import (
+    PATH,
+    RULE,
+    budget_of,
+    budget_options,
+    calibration_options,
+    contract_of,
+    contract_options,
+    conversion_options,
+    credit_options,
+    device_options,
+    evidence_options,
+    export_options_of,
+    json_option,
+    limit_option,
+    limits_of,
+    photographs_option,
+    report_option,
+    runtime_option,
+    runtimes_option,
+    several_threads_option,
+    size_option,
+    stacked,
+    threads_option,
+)
 from facex.errors import EXIT_BACKEND, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_MISSING_EXTRA, FacexError, UsageError, stage
 from facex.recipe import (
-    BUDGET_LIMITS,
     DEFAULT_DEPLOYMENT_TARGET,
-    DEFAULT_EFFORT,
     DEFAULT_OPTIONS,
-    DEFAULT_SELECTION,
-    DEFAULT_STEPS,
     DEPLOYMENT_TARGETS,
-    MAX_THREADS,
     OPSETS,
-    Budget,
     Recipe,
-    parse_activation,
-    parse_anchors,
-    parse_number,
-    parse_numbers,
-    parse_size,
 )
 from facex.types import (
-    HOST,
     Arch,
-    ChannelOrder,
-    ContractOptions,
-    Credits,
-    Delegate,
     DeviceOptions,
     Effort,
-    ExportOptions,
     FileFacts,
     Fp32Ops,
     Head,
     KernelFacts,
     Precision,
     ReportPhotographs,
-    Runtime,
     as_plain,
 )
 
@@ -61,254 +68,6 @@ if TYPE_CHECKING:
     from facex.manifest import Manifest
     from facex.pipeline import Result
     from facex.types import Artifact
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """A parameter that one of our parsers reads."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name, self._parse = name, parse
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """The name as it is: click's own would be in capitals."""
-        return self.name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse text; values that are parsed already pass through. The parsers' errors name the option themselves."""
-        return self._parse(value) if isinstance(value, str) else value
-
-
-def _limit(text: str) -> Any:
-    from facex.parity.limits import parse_limit  # not at the top: it is of no use to `facex --help`
-
-    return parse_limit(text)
-
-
-def _rule(text: str) -> Any:
-    from facex.regression import parse_rule  # likewise
-
-    return parse_rule(text)
-
-
-PATH = click.Path(path_type=Path)
-SIZE = _Parsed("HxW", parse_size)
-LIMIT = _Parsed("[PRECISION.]METRIC=VALUE", _limit)
-
-
-def _numbers(option: str, count: int, *, positive: bool = False) -> _Parsed:
-    return _Parsed(",".join(["X"] * count), lambda text: parse_numbers(text, option, count, positive=positive))
-
-
-def _positive(option: str) -> _Parsed:
-    return _Parsed("NUMBER", lambda text: parse_number(text, option))
-
-
-def _limit_on(metric: str) -> _Parsed:
-    return _Parsed("NUMBER", lambda text: _limit(f"{metric}={text}"))
-
-
-def _stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-contract_options = _stacked(
-    click.option(
-        "--activation",
-        type=_Parsed("relu|leaky:SLOPE", parse_activation),
-        help="Activations of the network, where its architecture leaves them open.  [assumed: leaky:0.1]",
-    ),
-    click.option(
-        "--pyramid-activation",
-        type=_Parsed("relu|leaky:SLOPE", lambda text: parse_activation(text, "--pyramid-activation")),
-        help="Those of pyramid and context modules, where they differ.  [assumed: ReLU beyond 64 channels]",
-    ),
-    click.option(
-        "--anchors",
-        type=_Parsed("SIZES", parse_anchors),
-        help="Prior sizes in pixels, levels split by ';'.  [assumed: '16,32;64,128;256,512']",
-    ),
-    click.option(
-        "--variances",
-        type=_numbers("--variances", 2, positive=True),
-        help="Scales of centre offsets and log sizes.  [assumed: 0.1,0.2]",
-    ),
-    click.option(
-        "--channel-order",
-        type=click.Choice(list(map(str, ChannelOrder))),
-        help="Channel order the network was trained with.  [assumed: bgr]",
-    ),
-    click.option(
-        "--mean",
-        type=_numbers("--mean", 3),
-        help="Mean of 0-255 pixels, in the network's channel order.  [assumed: 104,117,123]",
-    ),
-    click.option(
-        "--scale",
-        type=_numbers("--scale", 3, positive=True),
-        help="Factor after the mean is subtracted, by channel.  [assumed: 1,1,1]",
-    ),
-    click.option(
-        "--landmarks", type=click.IntRange(1), help="Landmark points; follow from the checkpoint and must agree."
-    ),
-)
-limit_option = click.option(
-    "--limit",
-    "limits",
-    type=LIMIT,
-    multiple=True,
-    help="Replace a default limit, e.g. matched_f1=0.98 or w8a8.landmark_nme_mean=0.02; repeatable.",
-)
-threads_option = click.option(
-    "--threads",
-    type=click.IntRange(1, MAX_THREADS),
-    default=min(2, os.cpu_count() or 1),
-    show_default=True,
-    help="Threads of every runtime.",
-)
-several_threads_option = click.option(
-    "--threads",
-    type=click.IntRange(1, MAX_THREADS),
-    multiple=True,
-    default=(min(2, os.cpu_count() or 1),),
-    show_default=True,
-    help="Threads of every runtime; repeat on the host to time every file with each number of them.",
-)
-evidence_options = _stacked(
-    click.option("--images", type=PATH, help="Folder of photographs for parity; none of them may be in --calib."),
-    click.option(
-        "--ground-truth", type=PATH, help="gt.json beside those photographs: adds average precision and its drop."
-    ),
-    limit_option,
-    click.option("--min-f1", type=_limit_on("matched_f1"), help="Short for --limit matched_f1=NUMBER."),
-    click.option("--max-nme", type=_limit_on("landmark_nme_mean"), help="Short for --limit landmark_nme_mean=NUMBER."),
-)
-budget_options = _stacked(
-    click.option("--max-size-mb", type=_positive("--max-size-mb"), help="Largest artifact, in MB (10^6 bytes)."),
-    click.option(
-        "--max-latency-ms",
-        type=_positive("--max-latency-ms"),
-        help="Highest median latency in ms, on this host, or on the --device of bench.",
-    ),
-    click.option(
-        "--max-load-ms", type=_positive("--max-load-ms"), help="Longest time from opening a file to its first result."
-    ),
-    click.option(
-        "--max-memory-mb", type=_positive("--max-memory-mb"), help="Highest peak memory of one artifact, in MB."
-    ),
-)
-runtimes_option = click.option(
-    "--runtime",
-    type=click.Choice(list(map(str, Runtime))),
-    multiple=True,
-    default=[str(Runtime.EXECUTOR)],
-    show_default=True,
-    callback=lambda _context, _option, values: tuple(map(Runtime, values)),
-    help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some; repeatable, "
-    "to hold Core ML against the executor too.",
-)
-photographs_option = click.option(
-    "--photographs",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="How many of them, evenly spaced over the folder.",
-)
-runtime_option = click.option(
-    "--runtime",
-    type=click.Choice(list(map(str, Runtime))),
-    default=str(Runtime.EXECUTOR),
-    show_default=True,
-    callback=lambda _context, _option, value: Runtime(value),
-    help="What runs Core ML files: facex's executor anywhere, or Core ML on a Mac, on all units or some.",
-)
-device_options = _stacked(
-    click.option(
-        "--device",
-        metavar="NAME[:ARGUMENT]",
-        default=(HOST,),
-        show_default=True,
-        multiple=True,
-        help=f"Where they are timed: {', '.join(device_bench.names())}; adb:SERIAL and apple:NAME name a phone. "
-        f"Or a phone to estimate for: {', '.join(device_bench.phones())}. Repeat for several.",
-    ),
-    click.option(
-        "--benchmark-model",
-        type=PATH,
-        help="adb: a benchmark_model built for the phone.  [default: the one in the cache]",
-    ),
-    click.option(
-        "--benchmark-apk", is_flag=True, help="adb: use the benchmark app that is installed on the phone instead."
-    ),
-    click.option(
-        "--delegate",
-        type=click.Choice(list(map(str, Delegate))),
-        default=str(Delegate.XNNPACK),
-        show_default=True,
-        callback=lambda _context, _option, value: Delegate(value),
-        help="adb: what runs the file, on the CPU or the GPU.",
-    ),
-    click.option("--cpu-mask", metavar="HEX", default="", help="adb: CPUs to run on, e.g. f0 for CPUs 4 to 7."),
-    click.option("--profile", is_flag=True, help="host, adb: time every operator too, in a run of its own."),
-)
-credit_options = _stacked(
-    click.option("--author", metavar="TEXT", default="", help="Who made the model, written into every file."),
-    click.option("--license", metavar="TEXT", default="", help="Name or address of its licence, likewise."),
-    click.option("--model-version", metavar="TEXT", default="", help="Its version, likewise."),
-)
-report_option = click.option(
-    "--report-photographs",
-    type=click.Choice(list(map(str, ReportPhotographs))),
-    default=str(ReportPhotographs.WORST),
-    show_default=True,
-    callback=lambda _context, _option, value: ReportPhotographs(value),
-    help="Which of --images are in report.html: those in which a file differs most from the reference, or none.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the manifest's words, nothing else.")
-
-
-def _contract(values: dict[str, Any]) -> ContractOptions:
-    order = values.pop("channel_order")
-    return ContractOptions(
-        activation_slope=values.pop("activation"),
-        pyramid_slope=values.pop("pyramid_activation"),
-        min_sizes=values.pop("anchors"),
-        variances=values.pop("variances"),
-        channel_order=ChannelOrder(order) if order else None,
-        mean=values.pop("mean"),
-        scale=values.pop("scale"),
-        landmarks=values.pop("landmarks"),
-    )
-
-
-def _export_options(values: dict[str, Any]) -> ExportOptions:
-    return ExportOptions(
-        opset=values.pop("opset"),
-        deployment_target=values.pop("deployment_target"),
-        credits=Credits(
-            author=values.pop("author"), license=values.pop("license"), version=values.pop("model_version")
-        ),
-    )
-
-
-def _limits(values: dict[str, Any]) -> tuple[Any, ...]:
-    short = (values.pop("min_f1"), values.pop("max_nme"))
-    return (*values.pop("limits"), *(limit for limit in short if limit is not None))
-
-
-def _budget(values: dict[str, Any], devices: Sequence[str] = (HOST,)) -> Budget:
-    """The budgets of the options file, and in those of the devices the options in place of what they name."""
-    tables: dict[str, Budget] = dict(click.get_current_context().obj or {})
-    stated = {name: value for name in BUDGET_LIMITS if (value := values.pop(name)) is not None}
-    names = dict.fromkeys(map(device_bench.budgeted, devices))
-    first, *own = (dataclasses.replace(tables.pop(name, Budget(device=name)), **stated) for name in names)
-    return dataclasses.replace(first, others=(*own, *tables.values()))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -340,89 +99,8 @@ def cli(context: click.Context, config_path: Path | None, debug: bool) -> None:
 
 @cli.command()
 @click.argument("checkpoint", type=PATH, required=False)
-@click.option(
-    "--target",
-    "targets",
-    type=click.Choice(exporters.names()),
-    multiple=True,
-    help="What to write; repeatable.  [default: all]",
-)
-@click.option(
-    "--precision",
-    "precisions",
-    type=click.Choice(list(map(str, Precision))),
-    multiple=True,
-    help="Number format, for every target; repeatable.  [default: fp32, for Core ML fp16]",
-)
-@click.option("--int8", is_flag=True, help="Also 8 bits: w8a8 for TFLite and ONNX, w8 for Core ML.")
-@click.option("--fp16", is_flag=True, help="Short for --precision fp16.")
-@click.option(
-    "--palettize",
-    "palettes",
-    type=click.Choice(["6", "4"]),
-    multiple=True,
-    help="For Core ML, weights of so many bits from palettes; short for --precision p6 or p4.",
-)
-@click.option(
-    "--size",
-    "sizes",
-    type=SIZE,
-    multiple=True,
-    default=["640x640"],
-    show_default=True,
-    help="Input height x width in pixels, multiples of 8; repeatable.",
-)
-@click.option(
-    "--head",
-    type=click.Choice(list(map(str, Head))),
-    default="decoded",
-    show_default=True,
-    help="Boxes in input pixels by prior, the network's own tensors, or the faces found (threshold and NMS inside).",
-)
-@click.option(
-    "--score-threshold",
-    type=float,
-    help=f"With --head detections, lowest score of a face.  [default: {DEFAULT_SELECTION.score_threshold:g}]",
-)
-@click.option(
-    "--nms-iou",
-    type=float,
-    help=f"With --head detections, largest overlap of two faces.  [default: {DEFAULT_SELECTION.nms_iou:g}]",
-)
-@click.option(
-    "--max-faces",
-    type=int,
-    help=f"With --head detections, how many faces a file gives at most.  [default: {DEFAULT_SELECTION.max_faces}]",
-)
-@click.option(
-    "--calib",
-    type=PATH,
-    help="Folder of calibration photographs, with faces, unlabelled. w8a8 and --fp32-ops need it; w8, p6 and p4 gain.",
-)
-@click.option(
-    "--int8-effort",
-    "effort",
-    type=click.Choice(list(map(str, Effort))),
-    default=str(DEFAULT_EFFORT),
-    show_default=True,
-    help="For w8a8: statistics and algebra (fast), learning as well (best), or what converters do (minmax).",
-)
-@click.option(
-    "--int8-steps",
-    "steps",
-    type=click.IntRange(1),
-    default=DEFAULT_STEPS,
-    show_default=True,
-    help="Steps of learning with --int8-effort best.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is random in calibration.")
-@click.option(
-    "--fp32-ops",
-    type=click.Choice(list(map(str, Fp32Ops))),
-    default=str(Fp32Ops.NONE),
-    show_default=True,
-    help="Of half-precision Core ML files, keep in float32 what overflows or underflows in --calib photographs (auto).",
-)
+@conversion_options
+@calibration_options
 @evidence_options
 @contract_options
 @budget_options
@@ -470,10 +148,10 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
         head=Head(values.pop("head")),
         effort=Effort(values.pop("effort")),
         fp32_ops=Fp32Ops(values.pop("fp32_ops")),
-        contract=_contract(values),
-        limits=_limits(values),
-        budget=_budget(values),
-        options=_export_options(values),
+        contract=contract_of(values),
+        limits=limits_of(values),
+        budget=budget_of(values),
+        options=export_options_of(values),
         **values,
     )
     planned = pipeline.plan(recipe)
@@ -489,7 +167,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
 
 @cli.command()
 @click.argument("manifest", type=PATH)
-@_stacked(
+@stacked(
     *(
         click.option(f"--{name}", metavar="DIR", type=PATH, help=f"Folder for the {name} bundle.")
         for name in platforms.names()
@@ -501,7 +179,7 @@ def export(checkpoint: Path | None, only_plan: bool, as_json: bool, **values: An
     type=PATH,
     help="Folder of photographs with faces to choose the goldens from.  [default: rendered ones]",
 )
-@click.option("--size", type=SIZE, help="Input size of the models, where the export has several.")
+@size_option
 @click.option(
     "--precision",
     "precisions",
@@ -603,9 +281,9 @@ def check(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     with _progress() as progress:
         result = checking.check(
             artifacts,
-            contract=_contract(values),
-            limits=_limits(values),
-            budget=_budget(values),
+            contract=contract_of(values),
+            limits=limits_of(values),
+            budget=budget_of(values),
             precision=Precision(precision) if precision else None,
             progress=progress,
             **values,
@@ -651,7 +329,7 @@ def bench(artifacts: Sequence[Path], as_json: bool, **values: Any) -> int:
     with _progress() as progress:
         timing = checking.bench(
             artifacts,
-            budget=_budget(values, device),
+            budget=budget_of(values, device),
             precision=Precision(precision) if precision else None,
             device=device,
             options=DeviceOptions(threads=threads[0], also_threads=threads[1:], **values),
@@ -740,7 +418,7 @@ def identify(file: Path, reference: Path | None, as_json: bool, **values: Any) -
     from facex import identifying
     from facex.report import foreign, identified
 
-    contract, exported = _contract(values), exporters.target_of(file) is not None
+    contract, exported = contract_of(values), exporters.target_of(file) is not None
     if exported and reference is None:
         raise UsageError(f"{file}: is no checkpoint", hint="name the one that it may come from: --reference CHECKPOINT")
     if reference is not None:
@@ -769,7 +447,7 @@ def identify(file: Path, reference: Path | None, as_json: bool, **values: Any) -
 @click.argument("new", type=PATH)
 @click.option(
     "--fail-on",
-    type=_Parsed("RULE", _rule),
+    type=RULE,
     multiple=True,
     help="regression:TOLERANCE or regression:METRIC:TOLERANCE, e.g. regression:5%, regression:size:2%; repeatable.",
 )

@@ -239,6 +239,7 @@ def test_an_option_that_it_does_not_know(toaster: Any, run_facex: Run, exported:
         (["--device", "apple", "--threads", "1", "--threads", "2"], "--threads: --device apple takes one number"),
         (["--device", "pixel-4", "--threads", "1", "--threads", "2"], "--threads: --device pixel-4 takes one number"),
         (["--delegate", "npu"], "Invalid value for '--delegate'"),
+        (["--replay", "nowhere"], "--replay nowhere: no such folder"),
     ],
 )
 def test_wrong_options_are_one_line(run_facex: Run, exported: Path, options: list[str], message: str) -> None:

@@ -30,6 +30,15 @@ def planned(run_facex: Run) -> Callable[..., dict[str, Any]]:
     return plan
 
 
+def test_sizes_of_an_export_are_too_many_for_a_bundle(run_facex: Run, tmp_path: Path) -> None:
+    (tmp_path / "facex.toml").write_text('size = ["480x640", 320]')
+    line = ("bundle", "nowhere.json", "--android", "app")
+    ran = run_facex(*line)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "--size: a bundle holds models of one size, not of 480x640, 320x320" in ran.error
+    assert "nowhere.json: cannot be read" in run_facex(*line, "--size", "320x320").error
+
+
 def test_facex_toml_is_found_in_the_current_folder(planned: Run, tmp_path: Path) -> None:
     (tmp_path / "facex.toml").write_text(
         """

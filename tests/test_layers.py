@@ -17,7 +17,7 @@ HEAVY |= {"matplotlib", "jinja2", "markupsafe"}
 LIGHT = [
     *("facex", "facex.cli", "facex.config", "facex.doctor", "facex.pipeline", "facex.recipe", "facex.types"),
     *("facex.errors", "facex.manifest", "facex.workspace", "facex.progress", "facex.exporters", "facex.device_bench"),
-    *("facex.cache", "facex.download", "facex.weights", "facex.auditing", "facex.debugging_fp16"),
+    *("facex.cli_options", "facex.cache", "facex.download", "facex.weights", "facex.auditing", "facex.debugging_fp16"),
     *("facex.report.terminal", "facex.report.listing", "facex.report.progress", "facex.checking", "facex.examination"),
     "facex.comparing",
     *("facex.architectures", "facex.device_bench.emulator", "facex.device_bench.emulator_setup"),

@@ -72,10 +72,13 @@ class Accumulator:
 
     Of one that chooses faces by a `selection` the tensors are not compared, for a face more moves all rows below it;
     instead the rows are held against what they promise. No face is sure near a threshold.
+
+    `rounding` is, by output, how much of a difference is no noise; see `_TensorNoise`.
     """
 
-    def __init__(self, selection: Selection | None = None) -> None:
+    def __init__(self, selection: Selection | None = None, rounding: Mapping[str, float] | None = None) -> None:
         self.counts = Counts()
+        self._rounding = rounding or {}
         self._selection = selection
         self._sure = SURE_SCORE
         self._malformed = 0
@@ -115,7 +118,8 @@ class Accumulator:
                 self._malformed += malformed(candidate_outputs, self._selection)
                 return measured
             for name, expected in reference_outputs.items():
-                self._tensors.setdefault(name, _TensorNoise()).add(expected, candidate_outputs[name])
+                noise = self._tensors.setdefault(name, _TensorNoise(self._rounding.get(name, 0.0)))
+                noise.add(expected, candidate_outputs[name])
         return measured
 
     def _count(self, reference: Detections, candidate: Detections, pairs: Matches) -> None:
@@ -189,18 +193,22 @@ def snr_db(reference: FloatArray, candidate: FloatArray) -> float:
 
 
 class _TensorNoise:
-    """Difference of one output tensor from its reference, over all photographs, in float64."""
+    """Difference of one output tensor from its reference, over all photographs, in float64.
 
-    def __init__(self) -> None:
+    Only what a difference has beyond `rounding` is noise; the largest difference is told with it.
+    """
+
+    def __init__(self, rounding: float = 0.0) -> None:
+        self._rounding = rounding
         self._signal = self._noise = self._max_abs = 0.0
 
     def add(self, reference: FloatArray, candidate: FloatArray) -> None:
         expected = np.asarray(reference, np.float64)
-        difference = expected - np.asarray(candidate, np.float64)
+        difference = np.abs(expected - np.asarray(candidate, np.float64))
         self._signal += float(np.square(expected).sum())
-        self._noise += float(np.square(difference).sum())
         # np.maximum keeps a NaN that max() would lose
-        self._max_abs = float(np.maximum(self._max_abs, np.abs(difference).max(initial=0.0)))
+        self._noise += float(np.square(np.maximum(difference - self._rounding, 0.0)).sum())
+        self._max_abs = float(np.maximum(self._max_abs, difference.max(initial=0.0)))
 
     def max_abs(self) -> float:
         """Largest absolute difference; NaN when anything was not finite."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from facex import cli, weights
+from facex import cli, cli_options, weights
 from facex.errors import UsageError
 from facex.types import ContractOptions
 from facex.weights import Checkpoint
@@ -73,7 +73,7 @@ def test_an_entry_that_cannot_be_trusted_is_refused(changes: dict[str, Any]) -> 
 def test_export_understands_the_contract_and_has_nothing_to_assume(name: str) -> None:
     options = weights.find(name).options
     context = cli.cli.commands["export"].make_context("export", ["model.pth", *options])
-    stated = cli._contract(dict(context.params))
+    stated = cli_options.contract_of(dict(context.params))
     unstated = {f.name for f in dataclasses.fields(ContractOptions) if getattr(stated, f.name) is None}
     # landmarks follow from the shapes; the activation speaks of the pyramid too
     assert unstated == {"landmarks", "pyramid_slope"}
@@ -94,7 +94,7 @@ def test_the_real_files_are_detectors_with_that_contract(shared_dir: Path, name:
 
     options = weights.find(name).options
     context = cli.cli.commands["export"].make_context("export", ["model.pth", *options])
-    loaded = detector.load(shared_dir / "weights" / f"{name}.pth", cli._contract(dict(context.params)))
+    loaded = detector.load(shared_dir / "weights" / f"{name}.pth", cli_options.contract_of(dict(context.params)))
     assert loaded.assumed == ()
 
 
