@@ -256,7 +256,7 @@ def test_inspect_refuses(run_with: Callable[..., str], exported: Path, mistake: 
         (["render", "new", "--seed", "-1"], "-1 is not in the range"),
         (["render", "new", "surplus"], "unexpected extra argument (surplus)"),
         (["check"], "Missing argument 'ARTIFACTS...'"),
-        (["check", "a_file"], "Missing option '--reference'"),
+        (["check", "a_file"], "nothing was given to hold the artifacts against"),
         (["check", "other.json", "--reference", "m.pth"], "other.json: schema_version is None"),
         (["bench"], "Missing argument 'ARTIFACTS...'"),
         (["bench", "a_file.json"], "a_file.json: cannot be read"),

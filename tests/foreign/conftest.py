@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from facex.types import ContractOptions, Head, Precision, Size
+from facex.types import ContractOptions, Head, Precision, Selection, Size
 
 if TYPE_CHECKING:
     from facex.calibration.engine import Calibrated
@@ -49,16 +49,16 @@ def exported_as(
     def write(target: str, precision: str = "fp32", head: Head = Head.DECODED, **stated: Any) -> Path:
         contract = (head, *sorted(stated.items()))
         wrong = detector.load(seeded_checkpoint, ContractOptions(**stated))
-        pivot = once(contract, ".onnx", lambda path: _pivot.write(wrong, SIZE, head, 17, path))
+        pivot = once(contract, ".onnx", lambda path: _pivot.write(wrong, SIZE, head.traced, 17, path))
         quantized = precision == "w8a8"
-        qdq = once((contract, "qdq"), ".onnx", calibrated(pivot, wrong, head).write) if quantized else None
+        qdq = once((contract, "qdq"), ".onnx", calibrated(pivot, wrong, head.traced).write) if quantized else None
         info = exporters.info(target)
         options = exporters.settled(ExportOptions(opset=17, deployment_target=None), info, Precision(precision))
 
         def export(path: Path) -> None:
             exporters.load(target).export(
                 Job(path=path, precision=Precision(precision), head=head, size=SIZE, detector=wrong, pivot=pivot,
-                    qdq=qdq, options=options)
+                    qdq=qdq, options=options, selection=Selection() if head is Head.DETECTIONS else None)
             )  # fmt: skip
 
         return once((target, precision, contract), info.suffix, export)
