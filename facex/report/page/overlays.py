@@ -44,13 +44,20 @@ class Side:
     text: str
 
 
+LETTER_PX = 7.5
+"""Widest that a letter of a word over a photograph gets on average, pixels of the thumbnail; page.css has its size."""
+
+
 def sides(scene: Scene, thumbnail: Thumbnail) -> tuple[Side, Side]:
     """The reference's side of a scene, and the artifact's."""
     scale = thumbnail.scale / scene.scale
     reference, candidate = scene.reference, scene.candidate
     kept = np.setdiff1d(np.arange(len(reference)), scene.lost)
     matched = np.setdiff1d(np.arange(len(candidate)), scene.extra)
-    lost, extra = _marks(reference, scene.lost, "lost", scale), _marks(candidate, scene.extra, "extra", scale)
+    lost, extra = (
+        _marks(faces, which, word, scale, thumbnail.width)
+        for faces, which, word in ((reference, scene.lost, "lost"), (candidate, scene.extra, "extra"))
+    )
     words = f"{len(scene.lost)} of them lost by the artifact", f"{len(scene.extra)} of them not in the reference"
     return (
         Side(
@@ -90,14 +97,16 @@ def _percent(value: float) -> str:
     return "not finite" if not np.isfinite(value) else f"{value:.1%}" if value >= 0.0005 else "below 0.05%"
 
 
-def _marks(faces: Detections, which: NDArray[np.intp], word: str, scale: float) -> tuple[Mark, ...]:
+def _marks(faces: Detections, which: NDArray[np.intp], word: str, scale: float, width: int) -> tuple[Mark, ...]:
+    """Each with its word above it or below, whole inside the picture's width."""
     found = []
     for i in which.tolist():
         box = faces.boxes[i] * scale
         if np.isfinite(box).all():
             top = float(box[1]) - 4 if box[1] > 16 else float(box[3]) + 13
             text = f"{word} {faces.scores[i]:.2f}"
-            found.append(Mark(path=_boxes(box[None]), word=text, x=_number(max(box[0], 1)), y=_number(top)))
+            left = max(1.0, min(float(box[0]), width - LETTER_PX * len(text)))
+            found.append(Mark(path=_boxes(box[None]), word=text, x=_number(left), y=_number(top)))
     return tuple(found)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +65,16 @@ def test_faces_are_where_they_are_in_the_photograph(sightings: Callable[..., Sig
     assert numbers == pytest.approx([x1, y1, x2, y2, x1], abs=0.06)
     assert left.boxes.count("M") == len(scene.reference) - 3
     assert right.boxes.count("M") == len(scene.candidate) - 2
+
+
+def test_words_stay_inside_the_picture(sightings: Callable[..., Sightings]) -> None:
+    path = Path("a.jpg")
+    (scene,) = sightings([path], 5, 0).scenes
+    boxes = scene.reference.boxes.copy()
+    boxes[scene.lost[0]] = (630, 100, 640, 120)
+    scene = dataclasses.replace(scene, reference=dataclasses.replace(scene.reference, boxes=boxes), scale=0.625)
+    thumbnail = thumbnails.made([path], lambda _: np.zeros((512, 1024, 3), np.uint8))[path]
+    left, _ = overlays.sides(scene, thumbnail)
+    at_the_edge = left.lost[0]
+    assert float(at_the_edge.path[1:].split()[0]) > 500
+    assert float(at_the_edge.x) + 7 * len(at_the_edge.word) < thumbnail.width
