@@ -113,10 +113,10 @@ async def plan(model: Any, units: str, device: Any) -> Any:
 
 
 def facts(phone: Any) -> dict[str, str]:
-    """What it says of itself, without what identifies it."""
-    return {"name": phone.name, "type": phone.type.value, "os": phone.os_version, "os_build": phone.os_build_number}
+    """What it says of itself, without what identifies it: its name is often that of a person."""
+    return {"type": phone.type.value, "os": phone.os_version, "os_build": phone.os_build_number}
 
 
 def described(phone: Any) -> str:
-    """What latencies call it."""
-    return f"apple: {phone.name}, {phone.type.value}, OS {phone.os_version}"
+    """What latencies call it, likewise."""
+    return f"apple: {phone.type.value}, OS {phone.os_version}"

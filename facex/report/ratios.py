@@ -1,4 +1,4 @@
-"""How long each file takes beside the float32 file of the same target, size and head."""
+"""How long each file takes beside the float32 file of the same target, size and head, choosing faces alike."""
 
 from __future__ import annotations
 
@@ -53,5 +53,8 @@ def _alike(one: Latency, other: Latency | Ratio) -> bool:
 def _baseline(artifact: Artifact | None, artifacts: Sequence[Artifact]) -> Artifact | None:
     if artifact is None:
         return None
-    same = (artifact.target, artifact.size, artifact.head)
-    return next((a for a in artifacts if (a.target, a.size, a.head) == same and a.precision is Precision.FP32), None)
+    same = (artifact.target, artifact.size, artifact.head, artifact.selection)
+    return next(
+        (a for a in artifacts if (a.target, a.size, a.head, a.selection) == same and a.precision is Precision.FP32),
+        None,
+    )
